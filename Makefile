@@ -1,0 +1,5 @@
+.PHONY: test ci
+test:
+	go test ./...
+ci:
+	.ci/run

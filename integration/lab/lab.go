@@ -1,0 +1,127 @@
+//go:build linux
+
+// Package lab makes two throw-away network namespaces joined by a veth pair.
+// They are anonymous: the kernel removes them when the last descriptor closes,
+// also when the process is killed. The host's own namespace is never touched.
+package lab
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// Pair is two namespaces, each with one end of a veth pair, up.
+type Pair struct {
+	NS  [2]netns.NsHandle
+	Ifi [2]*net.Interface
+}
+
+// New makes a pair. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the caller's
+// user namespace. The caller closes it.
+func New() (p *Pair, err error) {
+	p = &Pair{NS: [2]netns.NsHandle{netns.None(), netns.None()}}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	for i := range p.NS {
+		if p.NS[i], err = create(); err != nil {
+			return nil, fmt.Errorf("lab: network namespace: %w", err)
+		}
+	}
+	err = p.Do(0, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "near"
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far", PeerNamespace: netlink.NsFd(p.NS[1])})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: veth pair: %w", err)
+	}
+	for i, name := range []string{"near", "far"} {
+		if err := p.Do(i, func() error { return p.up(i, name) }); err != nil {
+			return nil, fmt.Errorf("lab: %s: %w", name, err)
+		}
+	}
+	for i := range p.NS {
+		if err := p.Do(i, func() error { return running(p.Ifi[i].Name) }); err != nil {
+			return nil, fmt.Errorf("lab: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// running waits until the kernel has seen the carrier (linkwatch_do_dev): before
+// that the device has no queueing discipline, and frames are lost in silence.
+func running(name string) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has no carrier after 5 s", name)
+		}
+	}
+}
+
+func (p *Pair) up(i int, name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	p.Ifi[i] = &net.Interface{Index: link.Attrs().Index, Name: name, MTU: link.Attrs().MTU, HardwareAddr: link.Attrs().HardwareAddr}
+	return nil
+}
+
+// Close gives the namespaces back to the kernel.
+func (p *Pair) Close() {
+	for i := range p.NS {
+		if p.NS[i].IsOpen() {
+			p.NS[i].Close()
+		}
+	}
+}
+
+// Do runs fn on a thread inside namespace i (0 or 1). A socket that fn opens
+// stays in that namespace.
+func (p *Pair) Do(i int, fn func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the runtime ends the thread, so that no other goroutine
+		// is run in the wrong namespace.
+		runtime.LockOSThread()
+		if err := netns.Set(p.NS[i]); err != nil {
+			done <- err
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+func create() (netns.NsHandle, error) {
+	type result struct {
+		ns  netns.NsHandle
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		ns, err := netns.New()
+		done <- result{ns, err}
+	}()
+	r := <-done
+	return r.ns, r.err
+}
