@@ -1,6 +1,6 @@
 // Package frame is a bounded view of an Ethernet frame: the link header, its
-// VLAN tags, LLC/SNAP. It knows nothing of ARP, IP or rules, and never looks
-// past a layer's declared length.
+// VLAN tags, LLC/SNAP, IPv4 and UDP. It knows nothing of ARP, DHCP or rules, and
+// never looks past a layer's declared length.
 package frame
 
 import "encoding/binary"
@@ -20,12 +20,20 @@ const (
 	CauseTooManyTags       // more than MaxTags VLAN tags
 	CauseBadLength         // 802.3 length beyond the frame, or 1501 to 1535
 	CauseShortLLC          // 802.3 length too short for its LLC or SNAP header
+	CauseShortIPv4           // shorter than an IPv4 header
+	CauseIPVersion           // EtherType 0x0800, but the version is not 4
+	CauseIPv4HdrLen          // IHL below 5, or beyond the frame
+	CauseIPv4TotalLen        // total length below the header's, or beyond the frame
+	CauseShortUDP            // shorter than a UDP header
+	CauseUDPLen              // UDP length below 8, or beyond the IP payload
 )
 
 // String gives the cause in words.
 func (c Cause) String() string {
 	return [...]string{"none", "short Ethernet header", "short VLAN tag", "too many VLAN tags",
-		"802.3 length is impossible", "short LLC/SNAP header"}[c]
+		"802.3 length is impossible", "short LLC/SNAP header",
+		"short IPv4 header", "IP version is not 4", "bad IPv4 header length", "bad IPv4 total length",
+		"short UDP header", "bad UDP length"}[c]
 }
 
 // Tag is one VLAN tag: its TPID and TCI (IEEE 802.1Q), in host byte order.
