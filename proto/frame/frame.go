@@ -14,18 +14,18 @@ type Cause uint8
 
 // The causes.
 const (
-	CauseNone        Cause = iota
-	CauseShortHeader       // shorter than its Ethernet header
-	CauseShortTag          // ends inside a VLAN tag
-	CauseTooManyTags       // more than MaxTags VLAN tags
-	CauseBadLength         // 802.3 length beyond the frame, or 1501 to 1535
-	CauseShortLLC          // 802.3 length too short for its LLC or SNAP header
-	CauseShortIPv4           // shorter than an IPv4 header
-	CauseIPVersion           // EtherType 0x0800, but the version is not 4
-	CauseIPv4HdrLen          // IHL below 5, or beyond the frame
-	CauseIPv4TotalLen        // total length below the header's, or beyond the frame
-	CauseShortUDP            // shorter than a UDP header
-	CauseUDPLen              // UDP length below 8, or beyond the IP payload
+	CauseNone         Cause = iota
+	CauseShortHeader        // shorter than its Ethernet header
+	CauseShortTag           // ends inside a VLAN tag
+	CauseTooManyTags        // more than MaxTags VLAN tags
+	CauseBadLength          // 802.3 length beyond the frame, or 1501 to 1535
+	CauseShortLLC           // 802.3 length too short for its LLC or SNAP header
+	CauseShortIPv4          // shorter than an IPv4 header
+	CauseIPVersion          // EtherType 0x0800, but the version is not 4
+	CauseIPv4HdrLen         // IHL below 5, or beyond the frame
+	CauseIPv4TotalLen       // total length below the header's, or beyond the frame
+	CauseShortUDP           // shorter than a UDP header
+	CauseUDPLen             // UDP length below 8, or beyond the IP payload
 )
 
 // String gives the cause in words.
