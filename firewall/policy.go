@@ -1,0 +1,120 @@
+package firewall
+
+import (
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// Policy is a policy file, parsed and type-checked. It is immutable.
+type Policy struct {
+	Name  string
+	Guard []Guard
+	Sets  []*SetDecl
+	Rules []*Rule
+	// Default decides what no rule did: Drop or Accept.
+	Default Verdict
+	// MalformedMatch is `malformed: match`; else malformed frames are dropped.
+	MalformedMatch bool
+	// Audit is `mode: audit` on the whole policy.
+	Audit bool
+	Tests []Test
+}
+
+// Direction is the way of a frame, as seen from the machine.
+type Direction uint8
+
+// The directions.
+const (
+	Egress Direction = iota
+	Ingress
+)
+
+// Guard says which interfaces are guarded.
+type Guard struct {
+	// Interfaces are names and globs (path.Match).
+	Interfaces []string
+	Direction  Direction
+	// AllSenders is `senders: all`; else packet sockets alone.
+	AllSenders bool
+}
+
+// Action is what a rule does.
+type Action uint8
+
+// The actions. The first three are terminal.
+const (
+	ActionDrop Action = iota
+	ActionAccept
+	ActionForward
+	ActionDuplicate
+	ActionMark
+	ActionSet
+)
+
+// Terminal reports whether the action ends the walk.
+func (a Action) Terminal() bool { return a <= ActionForward }
+
+// Rule is one rule of a policy.
+type Rule struct {
+	Name   string
+	Match  filter.Expr // nil matches every frame
+	Limit  *Limit      // nil: none
+	Action Action
+	// Iface is where ActionForward and ActionDuplicate send the frame.
+	Iface string
+	// Mark is ActionMark's value for skb->mark.
+	Mark uint32
+	// Set is what ActionSet writes, in the order of the file.
+	Set []Assignment
+	// Log asks for an event when the rule matches.
+	Log bool
+	// Audit is `mode: audit`, the policy's own included.
+	Audit bool
+	// Line is where the rule stands in its file, counted from 1.
+	Line int
+}
+
+// Assignment is `field: value` under `set`.
+type Assignment struct {
+	Field *filter.Field
+	Value filter.Value
+}
+
+// Limit is a token bucket, one per key, or one for all frames where Per is
+// empty.
+type Limit struct {
+	// Tokens per Interval (nanoseconds) flow in, to at most Burst.
+	Tokens   uint64
+	Interval int64
+	Burst    uint64
+	Per      []*filter.Field
+}
+
+// SetDecl declares a named set.
+type SetDecl struct {
+	Name     string
+	Types    []filter.Type
+	Elements []Element
+}
+
+// Element is one element of a set: a range for each part of the tuple.
+type Element struct {
+	Parts []filter.Range
+	// Deadline is the CLOCK_BOOTTIME instant in nanoseconds after which the
+	// element is gone; 0 means never.
+	Deadline int64
+	// Text is how it was written.
+	Text string
+}
+
+// Test is one entry of `tests`.
+type Test struct {
+	Name  string
+	Frame []byte
+	// Expect and Rule are what must come out; ExpectIface is where an expected
+	// `forward` leads. Rule "" is not compared.
+	Expect      Verdict
+	ExpectIface string
+	Rule        string
+	Line        int
+}
+
