@@ -117,4 +117,3 @@ type Test struct {
 	Rule        string
 	Line        int
 }
-
