@@ -23,13 +23,69 @@ type Field struct {
 	Where string
 	// Doc is one line for the table of fields.
 	Doc string
+	// At says the same for an engine, where a fixed place is all there is to say: a
+	// place for each occurrence, in the order of the wire; on LayerVLAN, one place
+	// in every tag. It is empty for a field that takes more to find.
+	At []Place
+	// Option is the DHCP option that holds the field, 0 if none does.
+	Option uint8
 
 	get func(p *Packet, i int) (Value, bool)
 }
 
+// Place is a field's place in its layer. It is there if the layer reaches as far
+// as its last byte; its value is the bytes in network byte order, shifted right
+// by Shift bits, and Mask of that. A TypeProtocol is the whole layer.
+type Place struct {
+	Layer    Layer
+	Off, Len int // bytes
+	Shift    uint8
+	Mask     uint64
+}
+
 // Value returns the field's i-th occurrence, counted from 0 in the order of
 // the wire, and false if there is none. It does not allocate.
-func (f *Field) Value(p *Packet, i int) (Value, bool) { return f.get(p, i) }
+func (f *Field) Value(p *Packet, i int) (Value, bool) {
+	if f.get != nil {
+		return f.get(p, i)
+	}
+	if f.At[0].Layer == LayerVLAN {
+		return f.inTag(p, i)
+	}
+	if i < 0 || i >= len(f.At) {
+		return Value{}, false
+	}
+	return f.in(p.bytes[f.At[i].Layer], &f.At[i])
+}
+
+// inTag reads the field in the i-th tag.
+func (f *Field) inTag(p *Packet, i int) (Value, bool) {
+	if i < 0 || i >= len(p.Frame.Tags()) {
+		return Value{}, false
+	}
+	return f.in(p.Frame.TagBytes(i), &f.At[0])
+}
+
+// in reads the field at its place in b.
+func (f *Field) in(b []byte, at *Place) (Value, bool) {
+	switch {
+	case f.Type == TypeProtocol:
+		return Value{Bytes: b}, b != nil
+	case len(b) < at.Off+at.Len:
+		return Value{}, false
+	case f.Type.Numeric():
+		return Value{Num: bigEndian(b[at.Off:at.Off+at.Len]) >> at.Shift & at.Mask}, true
+	}
+	return Value{Bytes: b[at.Off : at.Off+at.Len : at.Off+at.Len]}, true
+}
+
+// bigEndian is b in network byte order; at most 8 bytes.
+func bigEndian(b []byte) (n uint64) {
+	for _, c := range b {
+		n = n<<8 | uint64(c)
+	}
+	return n
+}
 
 // Meta is what is known of a frame beside its bytes.
 type Meta struct {

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"encoding/binary"
+
 	"github.com/postern-fw/postern/proto/arp"
 	"github.com/postern-fw/postern/proto/dhcp"
 	"github.com/postern-fw/postern/proto/frame"
@@ -9,6 +11,9 @@ import (
 // Packet is one frame, led through every view as far as it goes. It is owned by
 // the caller, who may use it again and again; its slices point into the bytes
 // given to Decode.
+//
+// A malformed frame stays readable as far as its bytes go, the way Wireshark
+// shows it: what is declared and not there is absent, what is there is not.
 type Packet struct {
 	Meta  Meta
 	Frame frame.Frame
@@ -18,15 +23,219 @@ type Packet struct {
 
 	ARP  arp.Packet
 	IPv4 frame.IPv4
+	IPv6 frame.IPv6
 	UDP  frame.UDP
 	DHCP dhcp.Message
 	// Malformed is the first cause found, from the outside in.
 	Malformed Cause
+
+	// bad is a bit for each layer that is malformed.
+	bad uint16
+	// bytes are the layers' own: what Bytes gives.
+	bytes [layers][]byte
 }
+
+// Layer names the layers a field can be in.
+type Layer uint8
+
+// The layers. The bytes of one are those of Wireshark's protocol of that name:
+// a header without its payload, but the whole of ARP, DHCP, PTP and IEEE 1722.
+const (
+	LayerNone     Layer = iota
+	LayerFrame          // the whole frame
+	LayerEth            // 14 bytes
+	LayerVLAN           // each tag's TCI and the type behind it: 4 bytes
+	LayerLLC            // with SNAP
+	LayerARP            // without padding
+	LayerIPv4           // with options
+	LayerIPv6           // 40 bytes, without extension headers
+	LayerUDP            // 8 bytes
+	LayerDHCP           // the UDP payload
+	LayerPTP            // the Ethernet or UDP payload
+	LayerIEEE1722       // the Ethernet payload, or the UDP payload behind its sequence number
+	layers
+)
+
+// String is the protocol's name in the language.
+func (l Layer) String() string {
+	return [...]string{"none", "frame", "eth", "vlan", "llc", "arp", "ip", "ipv6", "udp", "dhcp", "ptp", "ieee1722"}[l]
+}
+
+// EtherTypes and UDP ports with a meaning here.
+const (
+	etherIPv4, etherIPv6, etherARP, etherRARP = 0x0800, 0x86dd, 0x0806, 0x8035
+	etherPTP, etherIEEE1722                   = 0x88f7, 0x22f0
+
+	portDHCPServer, portDHCPClient, portProxyDHCP = 67, 68, 4011
+	portPTPEvent, portPTPGeneral, portIEEE1722    = 319, 320, 17220
+
+	protoTCP = 6
+	minPTPv1 = 36
+)
+
+// Bytes are the layer's bytes, the outermost tag's for LayerVLAN; nil if the
+// frame has no such layer. They may be fewer than the layer should have.
+func (p *Packet) Bytes(l Layer) []byte { return p.bytes[l] }
 
 // Decode overwrites p with a view of the frame b and of what is known beside
 // it. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte, m Meta) {
-	*p = Packet{Meta: m}
+	// The views are left alone: the Has fields guard them.
+	p.Meta, p.Malformed, p.bad, p.bytes = m, 0, 0, [layers][]byte{}
+	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP = false, false, false, false, false
+
 	p.Frame.Decode(b)
+	p.bytes[LayerFrame], p.bytes[LayerLLC] = b, p.Frame.LLC
+	if len(b) >= frame.HeaderLen {
+		p.bytes[LayerEth] = b[:frame.HeaderLen:frame.HeaderLen]
+	}
+	if len(p.Frame.Tags()) > 0 {
+		p.bytes[LayerVLAN] = p.Frame.TagBytes(0)
+	}
+	p.malformed(LayerEth, FrameCause(p.Frame.Malformed))
+
+	payload := p.Frame.Payload
+	switch p.Frame.EtherType {
+	case etherARP, etherRARP:
+		p.decodeARP(payload)
+	case etherIPv4:
+		p.decodeIPv4(payload)
+	case etherIPv6:
+		p.decodeIPv6(payload)
+	case etherPTP:
+		p.decodePTP(payload)
+	case etherIEEE1722:
+		p.inspected(LayerIEEE1722, payload)
+	}
+}
+
+// malformed notes that a layer is; the first cause stays.
+func (p *Packet) malformed(l Layer, c Cause) {
+	if c == 0 {
+		return
+	}
+	p.bad |= 1 << l
+	if p.Malformed == 0 {
+		p.Malformed = c
+	}
+}
+
+// inspected notes a layer of a protocol that is looked into message by message:
+// a super-frame would hide all but the first.
+func (p *Packet) inspected(l Layer, b []byte) {
+	if l != LayerARP || len(b) >= 2 {
+		p.bytes[l] = b
+	}
+	if p.Meta.GSOSize > 0 {
+		p.malformed(l, CauseGSO)
+	}
+}
+
+func (p *Packet) decodeARP(b []byte) {
+	p.HasARP = true
+	p.ARP.Decode(b)
+	p.malformed(LayerARP, ARPCause(p.ARP.Malformed))
+	p.inspected(LayerARP, p.ARP.Bytes)
+}
+
+func (p *Packet) decodeIPv4(b []byte) {
+	ip := &p.IPv4
+	ip.Decode(b)
+	p.HasIPv4, p.bytes[LayerIPv4] = true, ip.Header
+	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta.GSOSize > 0 {
+		ip.Malformed = frame.CauseNone // longer than the field can say (BIG TCP)
+	}
+	p.malformed(LayerIPv4, FrameCause(ip.Malformed))
+	if ip.FragOffset != 0 || ip.Payload == nil {
+		return
+	}
+	proto, rest := ip.Proto, ip.Payload
+	if proto == frame.ProtoAH {
+		var ok bool
+		if proto, rest, ok = frame.SkipAH(proto, rest); !ok {
+			p.malformed(LayerIPv4, FrameCause(frame.CauseAuthHeader))
+		}
+	}
+	if proto == frame.ProtoUDP {
+		p.decodeUDP(rest, ip.MoreFrags)
+	}
+}
+
+func (p *Packet) decodeIPv6(b []byte) {
+	ip := &p.IPv6
+	ip.Decode(b)
+	p.HasIPv6, p.bytes[LayerIPv6] = true, ip.Header
+	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 &&
+		(ip.NextHdr == protoTCP || ip.NextHdr == 0 && b[40] == protoTCP) {
+		ip.Malformed = frame.CauseNone // a jumbogram (RFC 2675), or without its option (BIG TCP)
+	}
+	p.malformed(LayerIPv6, FrameCause(ip.Malformed))
+	if ip.FragOffset == 0 && ip.Payload != nil && ip.Proto == frame.ProtoUDP {
+		p.decodeUDP(ip.Payload, ip.MoreFrags)
+	}
+}
+
+// decodeUDP is given the payload of an unfragmented packet or of a first
+// fragment, whose UDP length rightly exceeds it.
+func (p *Packet) decodeUDP(b []byte, fragment bool) {
+	u := &p.UDP
+	u.Decode(b)
+	if len(u.Header) >= 4 {
+		p.HasUDP, p.bytes[LayerUDP] = true, u.Header
+	}
+	if fragment && u.Malformed == frame.CauseUDPLen && u.Payload != nil {
+		u.Malformed = frame.CauseNone
+	}
+	p.malformed(LayerUDP, FrameCause(u.Malformed))
+	switch {
+	case !p.HasUDP:
+	case u.Port(portDHCPServer) || u.Port(portDHCPClient):
+		p.decodeDHCP(fragment)
+	case u.Port(portPTPEvent) || u.Port(portPTPGeneral):
+		p.decodePTP(u.Payload)
+	case u.Port(portProxyDHCP):
+		// Wireshark's third port of DHCP, shown but not judged: no server and no
+		// client configures itself by it.
+		p.DHCP.Decode(u.Payload)
+		p.setDHCP()
+	case u.Port(portIEEE1722) && len(u.Payload) >= 4:
+		p.inspected(LayerIEEE1722, u.Payload[4:])
+	}
+}
+
+func (p *Packet) decodeDHCP(fragment bool) {
+	u := &p.UDP
+	if u.Malformed != frame.CauseNone {
+		p.bad |= 1 << LayerDHCP // a frame that claims to be DHCP, and is not
+	}
+	p.DHCP.Decode(u.Payload)
+	if fragment {
+		p.malformed(LayerDHCP, CauseDHCPFragment)
+	}
+	p.malformed(LayerDHCP, DHCPCause(p.DHCP.Malformed))
+	if p.Meta.GSOSize > 0 {
+		p.malformed(LayerDHCP, CauseGSO)
+	}
+	p.setDHCP()
+}
+
+// setDHCP shows the message if it reaches as far as its hardware address, as
+// Wireshark does. An address longer than its field does not count: it must not
+// hide the message.
+func (p *Packet) setDHCP() {
+	if b := p.DHCP.Bytes(); len(b) >= 28 && len(b) >= 28+min(int(b[2]), 16) {
+		p.HasDHCP, p.bytes[LayerDHCP] = true, b
+	}
+}
+
+// decodePTP shows PTP of version 1 or 2 over UDP, and of any over Ethernet, where
+// there is enough of it to tell.
+func (p *Packet) decodePTP(b []byte) {
+	if len(b) < 8 {
+		return
+	}
+	v1 := p.HasUDP && binary.BigEndian.Uint16(b) == 1 && len(b) >= minPTPv1
+	if v1 || !p.HasUDP || b[1]&0x0f == 2 {
+		p.inspected(LayerPTP, b)
+	}
 }

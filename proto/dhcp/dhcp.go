@@ -46,17 +46,29 @@ func (c Cause) String() string {
 
 // Message is a decoded message. It points into the bytes given to Decode, which
 // the caller owns. The methods that read the fixed part panic where there is
-// none: look at Malformed for CauseShort first.
+// none: look at Malformed for CauseShort first. The options of a malformed
+// message can be walked as far as they make sense.
 type Message struct {
 	b []byte
+	// seen is a bit for each option code that occurs.
+	seen [4]uint64
 	// HasCookie is false for plain BOOTP, which has no options here.
 	HasCookie bool
-	// Type is option 53; 0 if there is none, which is also a value it can have.
+	typed     bool // a sound option 53 was seen
+	// Type is option 53, the first if they differ; 0 if there is none, which is
+	// also a value it can have.
 	Type uint8
-	// Overload is option 52, 0 if there is none.
+	// Overload is option 52, the first if they differ; 0 if there is none or none
+	// that makes sense.
 	Overload  uint8
 	Malformed Cause
 }
+
+// Bytes is the whole message.
+func (m *Message) Bytes() []byte { return m.b }
+
+// Has reports whether an option occurs. It costs nothing; a walk does.
+func (m *Message) Has(code uint8) bool { return m.seen[code>>6]&(1<<(code&63)) != 0 }
 
 // Decode overwrites m with a view of b. It cannot fail and does not allocate.
 func (m *Message) Decode(b []byte) {
@@ -69,49 +81,64 @@ func (m *Message) Decode(b []byte) {
 		return
 	}
 	m.HasCookie = true
-	if m.Malformed = m.readOverload(); m.Malformed == CauseNone {
-		m.Malformed = m.readType()
-	}
+	m.scan()
 }
 
-// readOverload looks at the options field alone, so that what stands in file
-// and sname cannot decide whether they are read.
-func (m *Message) readOverload() Cause {
+// scan walks the options field, and then file and sname if it says so: what
+// stands in them cannot decide whether they are read.
+func (m *Message) scan() {
 	it := m.Options()
 	for it.Next() {
-		if it.Code != OptOverload {
-			continue
-		}
-		if len(it.Data) != 1 || it.Data[0] < 1 || it.Data[0] > 3 || m.Overload != 0 && m.Overload != it.Data[0] {
-			return CauseOverload
-		}
-		m.Overload = it.Data[0]
+		m.note(&it)
 	}
-	return it.Malformed
+	if m.Overload != 0 {
+		over := m.Options()
+		over.Malformed = it.Malformed
+		for over.nextField(); over.Next(); {
+			m.note(&over)
+		}
+		it.Malformed = over.Malformed
+	}
+	if it.Malformed != CauseNone {
+		m.cause(it.Malformed)
+	} else if !m.Has(OptMessageType) {
+		m.cause(CauseNoMessageType)
+	}
 }
 
-func (m *Message) readType() Cause {
-	it, seen := m.Options(), false
-	for it.Next() {
-		switch it.Code {
-		case OptOverload:
-			if it.field != 0 {
-				return CauseOverload
-			}
-		case OptMessageType:
-			if len(it.Data) != 1 {
-				return CauseTypeLength
-			}
-			if seen && m.Type != it.Data[0] {
-				return CauseTwoTypes
-			}
-			m.Type, seen = it.Data[0], true
+// note takes down the current option of the walk.
+func (m *Message) note(it *Options) {
+	switch it.Code {
+	case OptOverload:
+		m.noteOverload(it)
+	case OptMessageType:
+		if len(it.Data) != 1 {
+			m.cause(CauseTypeLength)
+		} else if m.typed && m.Type != it.Data[0] {
+			m.cause(CauseTwoTypes)
+		} else {
+			m.Type, m.typed = it.Data[0], true
 		}
 	}
-	if it.Malformed == CauseNone && !seen {
-		return CauseNoMessageType
+	m.seen[it.Code>>6] |= 1 << (it.Code & 63)
+}
+
+func (m *Message) noteOverload(it *Options) {
+	if it.field != 0 || len(it.Data) != 1 || it.Data[0] < 1 || it.Data[0] > 3 ||
+		m.Overload != 0 && m.Overload != it.Data[0] {
+		m.cause(CauseOverload)
 	}
-	return it.Malformed
+	// Wireshark reads the first byte of a long one; so the fields agree with it.
+	if it.field == 0 && m.Overload == 0 && len(it.Data) > 0 && it.Data[0] <= 3 {
+		m.Overload = it.Data[0]
+	}
+}
+
+// cause keeps the first.
+func (m *Message) cause(c Cause) {
+	if m.Malformed == CauseNone {
+		m.Malformed = c
+	}
 }
 
 // Op, HType, HLen and Hops are the first four bytes (RFC 2131, 2).

@@ -8,8 +8,14 @@ type Options struct {
 	// points into the message.
 	Code uint8
 	Data []byte
-	// Malformed is CausePastEnd if the walk had to stop; Next is then false.
+	// Malformed is CausePastEnd if a field had to be left before its End; the walk
+	// goes on in the next one.
 	Malformed Cause
+	// Cut is the code of the last option that was left out because its code and
+	// length are there, but not its data; 0 if there was none.
+	Cut uint8
+	// Blank is true if a Pad or an End was seen.
+	Blank bool
 
 	rest  []byte
 	more  [2][]byte // file and sname, nil where they hold no options
@@ -34,28 +40,32 @@ func (m *Message) Options() Options {
 
 // Next goes on to the next option, Pad and End left out.
 func (o *Options) Next() bool {
-	for !o.done && o.Malformed == CauseNone {
-		for len(o.rest) > 0 && o.rest[0] == OptPad {
-			o.rest = o.rest[1:]
+	for !o.done {
+		rest := o.rest
+		for len(rest) > 0 && rest[0] == OptPad {
+			rest, o.Blank = rest[1:], true
 		}
 		switch {
-		case len(o.rest) == 0:
-			o.Malformed = CausePastEnd
-		case o.rest[0] == OptEnd:
+		case len(rest) > 0 && rest[0] == OptEnd:
+			o.Blank = true
 			o.nextField()
-		case len(o.rest) < 2 || len(o.rest) < 2+int(o.rest[1]):
+		case len(rest) < 2:
 			o.Malformed = CausePastEnd
+			o.nextField()
+		case len(rest) < 2+int(rest[1]):
+			o.Malformed, o.Cut = CausePastEnd, rest[0]
+			o.nextField()
 		default:
-			n := 2 + int(o.rest[1])
-			o.Code, o.Data, o.rest = o.rest[0], o.rest[2:n:n], o.rest[n:]
+			n := 2 + int(rest[1])
+			o.Code, o.Data, o.rest = rest[0], rest[2:n:n], rest[n:]
 			return true
 		}
 	}
 	return false
 }
 
-// nextField goes on to the next field that holds options, if any. What follows an End within
-// its field is padding and is not read.
+// nextField goes on to the next field that holds options, if any. What follows
+// an End within its field is padding and is not read.
 func (o *Options) nextField() {
 	o.rest = nil
 	for o.rest == nil && o.field < 2 {
@@ -70,7 +80,10 @@ type Suboptions struct {
 	Code      uint8
 	Data      []byte
 	Malformed Cause
-	rest      []byte
+	// Cut is true if the walk stopped at a sub-option whose code and length are
+	// there, but not its data. Code is then its code.
+	Cut  bool
+	rest []byte
 }
 
 // NewSuboptions starts a walk over the data of option 82, joined if need be.
@@ -83,6 +96,9 @@ func (s *Suboptions) Next() bool {
 		return false
 	}
 	if len(s.rest) < 2 || len(s.rest) < 2+int(s.rest[1]) {
+		if s.Cut = len(s.rest) >= 2; s.Cut {
+			s.Code = s.rest[0]
+		}
 		s.Malformed, s.rest = CausePastEnd, nil
 		return false
 	}

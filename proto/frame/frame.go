@@ -1,6 +1,9 @@
 // Package frame is a bounded view of an Ethernet frame: the link header, its
-// VLAN tags, LLC/SNAP, IPv4 and UDP. It knows nothing of ARP, DHCP or rules, and
-// never looks past a layer's declared length.
+// VLAN tags, LLC/SNAP, IPv4, IPv6 and UDP. It knows nothing of ARP, DHCP or
+// rules.
+//
+// A view that is malformed still gives what its bytes say, as far as they go:
+// the length it was given bounds it then, where the declared one cannot.
 package frame
 
 import "encoding/binary"
@@ -9,35 +12,12 @@ import "encoding/binary"
 // malformed (CauseTooManyTags), never misread.
 const MaxTags = 8
 
-// Cause says why a frame is malformed. The zero value means that it is not.
-type Cause uint8
+// HeaderLen is the length of the Ethernet header in bytes, without tags.
+const HeaderLen = 14
 
-// The causes.
-const (
-	CauseNone         Cause = iota
-	CauseShortHeader        // shorter than its Ethernet header
-	CauseShortTag           // ends inside a VLAN tag
-	CauseTooManyTags        // more than MaxTags VLAN tags
-	CauseBadLength          // 802.3 length beyond the frame, or 1501 to 1535
-	CauseShortLLC           // 802.3 length too short for its LLC or SNAP header
-	CauseShortIPv4          // shorter than an IPv4 header
-	CauseIPVersion          // EtherType 0x0800, but the version is not 4
-	CauseIPv4HdrLen         // IHL below 5, or beyond the frame
-	CauseIPv4TotalLen       // total length below the header's, or beyond the frame
-	CauseShortUDP           // shorter than a UDP header
-	CauseUDPLen             // UDP length below 8, or beyond the IP payload
-)
-
-// String gives the cause in words.
-func (c Cause) String() string {
-	return [...]string{"none", "short Ethernet header", "short VLAN tag", "too many VLAN tags",
-		"802.3 length is impossible", "short LLC/SNAP header",
-		"short IPv4 header", "IP version is not 4", "bad IPv4 header length", "bad IPv4 total length",
-		"short UDP header", "bad UDP length"}[c]
-}
-
-// Tag is one VLAN tag: its TPID and TCI (IEEE 802.1Q), in host byte order.
-type Tag struct{ TPID, TCI uint16 }
+// Tag is one VLAN tag: its TPID, its TCI (IEEE 802.1Q) and the type or length
+// behind it, in host byte order.
+type Tag struct{ TPID, TCI, Type uint16 }
 
 // ID is the VLAN identifier, 0 to 4095.
 func (t Tag) ID() uint16 { return t.TCI & 0x0fff }
@@ -52,82 +32,168 @@ func (t Tag) DEI() bool { return t.TCI&0x1000 != 0 }
 // which the caller owns.
 type Frame struct {
 	Bytes []byte
-	tags  [MaxTags]Tag
-	nTags int
-	// EtherType of the payload: from the header, the last tag, or SNAP with the
-	// OUI 00:00:00. 0 if the payload has none.
+	// EtherType of the payload: from the header, the last tag, or SNAP where its
+	// OUI says that an EtherType follows. 0 if the payload has none.
 	EtherType uint16
-	// Length is the 802.3 length field, valid if Is8023.
+	// Length is the 802.3 length field, valid if Is8023. It stands where the
+	// EtherType of the header or of the last tag would. An EtherType of 0, which
+	// could be a length as well, is taken for one without payload.
 	Length uint16
 	Is8023 bool
-	// OUI and HasSNAP tell of a SNAP header (RFC 1042).
-	OUI     uint32
-	HasSNAP bool
+	// LLC is the LLC header with its SNAP header, if any; nil if there is none.
+	LLC []byte
+	// OUI and SNAPType tell of a SNAP header (RFC 1042), valid if HasSNAP.
+	OUI      uint32
+	SNAPType uint16
+	HasSNAP  bool
 	// Payload is what the last link header carries, clipped to the 802.3 length.
 	Payload []byte
 	// Malformed is the first cause found; what precedes it is decoded.
 	Malformed Cause
+
+	nTags int
+	tags  [MaxTags]Tag
+	// tagAt is where each tag's TCI stands in Bytes.
+	tagAt [MaxTags]uint16
 }
 
 // Tags are the VLAN tags, the outermost first.
 func (f *Frame) Tags() []Tag { return f.tags[:f.nTags] }
 
+// TagBytes are the four bytes of the i-th tag: TCI, and the type behind it. The
+// last tag of a frame with CauseShortTag has fewer, but its whole TCI.
+func (f *Frame) TagBytes(i int) []byte {
+	at := int(f.tagAt[i])
+	end := min(at+4, len(f.Bytes))
+	return f.Bytes[at:end:end]
+}
+
 // Decode overwrites f with a view of b. It cannot fail: what is wrong with b is
 // in f.Malformed. It does not allocate.
 func (f *Frame) Decode(b []byte) {
-	*f = Frame{Bytes: b}
-	if len(b) < 14 {
+	f.reset(b)
+	if len(b) < HeaderLen {
 		f.Malformed = CauseShortHeader
 		return
 	}
-	typ, rest := binary.BigEndian.Uint16(b[12:]), b[14:]
-	for isTPID(typ) {
-		if f.nTags == MaxTags {
-			f.Malformed = CauseTooManyTags
+	typ, rest := binary.BigEndian.Uint16(b[12:]), b[HeaderLen:]
+	for {
+		for isTPID(typ) {
+			if rest = f.decodeTag(typ, rest); rest == nil {
+				return
+			}
+			typ = f.tags[f.nTags-1].Type
+		}
+		if f.HasSNAP || typ >= 0x0600 {
+			f.endLink(typ, rest)
 			return
 		}
-		if len(rest) < 4 {
-			f.Malformed = CauseShortTag
+		if rest = f.decode8023(typ, rest); !f.HasSNAP || !isTPID(f.EtherType) {
+			f.Payload = rest
 			return
 		}
-		f.tags[f.nTags] = Tag{typ, binary.BigEndian.Uint16(rest)}
-		f.nTags++
-		typ, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
+		// Tags behind SNAP: one more way to hide a protocol (CVE-2021-27853).
+		typ, f.EtherType = f.EtherType, 0
 	}
-	if typ >= 0x0600 {
-		f.EtherType, f.Payload = typ, rest
+}
+
+// reset leaves the arrays alone: nTags says how much of them is valid.
+func (f *Frame) reset(b []byte) {
+	f.Bytes, f.LLC, f.Payload, f.nTags, f.Malformed = b, nil, nil, 0, CauseNone
+	f.EtherType, f.Length, f.SNAPType, f.OUI, f.Is8023, f.HasSNAP = 0, 0, 0, 0, false, false
+}
+
+// decodeTag reads the tag in front of rest and gives what is behind it, nil if
+// that cannot be.
+func (f *Frame) decodeTag(tpid uint16, rest []byte) []byte {
+	if f.nTags == MaxTags {
+		f.Malformed = CauseTooManyTags
+		return nil
+	}
+	if len(rest) < 4 {
+		f.Malformed = CauseShortTag
+		if len(rest) < 2 {
+			return nil
+		}
+	}
+	tag := &f.tags[f.nTags]
+	*tag = Tag{TPID: tpid, TCI: binary.BigEndian.Uint16(rest)}
+	f.tagAt[f.nTags] = uint16(cap(f.Bytes) - cap(rest))
+	f.nTags++
+	if len(rest) < 4 {
+		return nil
+	}
+	tag.Type = binary.BigEndian.Uint16(rest[2:])
+	return rest[4:]
+}
+
+// endLink ends the link header. Behind SNAP there is no second one: the number
+// can only be an EtherType there.
+func (f *Frame) endLink(typ uint16, rest []byte) {
+	if typ < 0x0600 {
+		f.Malformed = CauseNestedLength
 		return
 	}
-	f.decode8023(typ, rest)
+	f.EtherType, f.Payload = typ, rest
 }
 
 // decode8023 reads the LLC header and, behind it, SNAP: ARP and IPv4 travel
-// there as well (RFC 1042), and so do those who hide them (CVE-2021-27853).
-func (f *Frame) decode8023(length uint16, rest []byte) {
+// there as well (RFC 1042), and so do those who hide them (CVE-2021-27853). It
+// gives the payload.
+func (f *Frame) decode8023(length uint16, rest []byte) []byte {
 	f.Is8023, f.Length = true, length
-	if length > 1500 || int(length) > len(rest) {
+	if length > 1500 {
 		f.Malformed = CauseBadLength
-		return
+		return nil
 	}
-	rest = rest[:length]
-	if len(rest) < 3 {
-		f.Malformed = CauseShortLLC
-		return
+	if int(length) > len(rest) {
+		f.Malformed = CauseBadLength // and yet what is there can be read
+	} else {
+		rest = rest[:length]
 	}
-	if rest[0] != 0xaa || rest[1] != 0xaa || rest[2] != 0x03 {
-		f.Payload = rest
-		return
+	if len(rest) >= 2 && rest[0] == 0xff && rest[1] == 0xff {
+		return rest // Novell's raw 802.3: IPX without an LLC header
 	}
-	if len(rest) < 8 {
-		f.Malformed = CauseShortLLC
-		return
+	n := 3
+	if len(rest) >= 3 && rest[2]&3 != 3 {
+		n = 4 // information and supervisory frames have a control field of two bytes
 	}
-	f.HasSNAP = true
-	f.OUI = uint32(rest[3])<<16 | uint32(rest[4])<<8 | uint32(rest[5])
-	if f.OUI == 0 {
-		f.EtherType = binary.BigEndian.Uint16(rest[6:])
+	if len(rest) < n {
+		f.LLC = rest
+		f.cause(CauseShortLLC)
+		return nil
 	}
-	f.Payload = rest[8:]
+	if rest[0] != 0xaa || rest[1] != 0xaa {
+		f.LLC = rest[:n:n]
+		if rest[0] == 0x06 { // RFC 948
+			f.EtherType = 0x0800
+		}
+		return rest[n:]
+	}
+	return f.decodeSNAP(n, rest)
+}
+
+func (f *Frame) decodeSNAP(n int, rest []byte) []byte {
+	if len(rest) < n+5 {
+		f.LLC = rest
+		f.cause(CauseShortLLC)
+		return nil
+	}
+	f.LLC, f.HasSNAP = rest[:n+5:n+5], true
+	f.OUI = uint32(rest[n])<<16 | uint32(rest[n+1])<<8 | uint32(rest[n+2])
+	f.SNAPType = binary.BigEndian.Uint16(rest[n+3:])
+	// RFC 1042 and 802.1H put an EtherType behind their OUIs.
+	if f.OUI == 0 || f.OUI == 0x0000f8 {
+		f.EtherType = f.SNAPType
+	}
+	return rest[n+5:]
+}
+
+// cause keeps the first.
+func (f *Frame) cause(c Cause) {
+	if f.Malformed == CauseNone {
+		f.Malformed = c
+	}
 }
 
 // isTPID names the tag protocol identifiers: 802.1Q, 802.1ad, and the 0x9100

@@ -22,12 +22,16 @@ func TestDecode(t *testing.T) {
 		{"six tags", mac + strings.Repeat("81000001", 6) + "0806" + "0001", 6, 0x0806, "0001", CauseNone},
 		{"nine tags", mac + strings.Repeat("81000001", 9) + "0806" + "0001", 8, 0, "", CauseTooManyTags},
 		{"SNAP carries ARP, padding clipped", mac + "000a" + "aaaa03000000" + "0806" + "0001" + "ffff", 0, 0x0806, "0001", CauseNone},
+		{"802.1H carries ARP", mac + "000a" + "aaaa030000f8" + "0806" + "0001", 0, 0x0806, "0001", CauseNone},
+		{"IPv4 by its DSAP", mac + "0004" + "060603" + "45", 0, 0x0800, "45", CauseNone},
+		{"tag behind SNAP", mac + "000e" + "aaaa03000000" + "8100" + "0005" + "0806" + "0001", 1, 0x0806, "0001", CauseNone},
+		{"a length behind SNAP and a tag", mac + "0010" + "aaaa03000000" + "8100" + "0005" + "0008" + "aaaa0300", 1, 0, "", CauseNestedLength},
 		{"SNAP of another OUI has no ethertype", mac + "0009" + "aaaa0300000c" + "2000" + "01", 0, 0, "01", CauseNone},
-		{"STP", mac + "0004" + "42420300" + "0000", 0, 0, "42420300", CauseNone},
+		{"STP", mac + "0004" + "42420300" + "0000", 0, 0, "00", CauseNone},
 		{"length beyond the frame", mac + "0010" + "aaaa03", 0, 0, "", CauseBadLength},
 		{"length 1501", mac + "05dd" + strings.Repeat("00", 1501), 0, 0, "", CauseBadLength},
 		{"short SNAP", mac + "0005" + "aaaa030000", 0, 0, "", CauseShortLLC},
-		{"tag cut", mac + "8100" + "0000", 0, 0, "", CauseShortTag},
+		{"tag cut", mac + "8100" + "0000", 1, 0, "", CauseShortTag},
 		{"empty", "", 0, 0, "", CauseShortHeader},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
