@@ -101,20 +101,26 @@ type Ref struct {
 	Field *Field
 	// Slice, when not nil, makes the value a TypeBytes.
 	Slice *Slice
-	// Mask, when not 0, is and-ed to a numeric value before it is compared.
+	// Mask, when not 0, is and-ed to a numeric value before it is compared. A
+	// masked slice has 1 to 8 bytes and is a TypeUint, the first byte the most
+	// significant.
 	Mask uint64
 }
 
 // Type is the type the reference's values have.
 func (r Ref) Type() Type {
-	if r.Slice != nil {
-		return TypeBytes
+	switch {
+	case r.Slice == nil:
+		return r.Field.Type
+	case r.Mask != 0:
+		return TypeUint
 	}
-	return r.Field.Type
+	return TypeBytes
 }
 
 // Slice is field[Off:Len]. A negative offset counts from the end; Len < 0
-// means "to the end".
+// means "to the end". A value too short for it has no such slice, and an empty
+// slice counts as absent.
 type Slice struct{ Off, Len int }
 
 // Const is a constant of the language.
@@ -122,7 +128,8 @@ type Const struct {
 	Type Type
 	Value
 	// Prefix is the prefix length in bits of a CIDR constant (TypeIPv4,
-	// TypeIPv6); Full for all other constants.
+	// TypeIPv6), whose Value has its host bits cleared; Full for all other
+	// constants.
 	Prefix int
 	// Text is how the constant was written, and how it is printed again.
 	Text string

@@ -74,13 +74,13 @@ func (f *Field) in(b []byte, at *Place) (Value, bool) {
 	case len(b) < at.Off+at.Len:
 		return Value{}, false
 	case f.Type.Numeric():
-		return Value{Num: bigEndian(b[at.Off:at.Off+at.Len]) >> at.Shift & at.Mask}, true
+		return Value{Num: wireNumber(b[at.Off:at.Off+at.Len]) >> at.Shift & at.Mask}, true
 	}
 	return Value{Bytes: b[at.Off : at.Off+at.Len : at.Off+at.Len]}, true
 }
 
-// bigEndian is b in network byte order; at most 8 bytes.
-func bigEndian(b []byte) (n uint64) {
+// wireNumber is b in network byte order; at most 8 bytes.
+func wireNumber(b []byte) (n uint64) {
 	for _, c := range b {
 		n = n<<8 | uint64(c)
 	}

@@ -8,13 +8,13 @@ var arpFields = []Field{
 	uintAt("arp.proto.size", LayerARP, 5, 1, "protocol address length (ar$pln), 4 for IPv4"),
 	uintAt("arp.opcode", LayerARP, 6, 2, "1 request, 2 reply, 3 and 4 RARP, 8 and 9 InARP"),
 	arpAddr("arp.src.hw_mac", TypeMAC, 8, "sender hardware address (ar$sha)", func(p *Packet) (Value, bool) {
-		return Value{Num: bigEndian(p.ARP.SrcHW[:])}, p.ARP.HasHW
+		return Value{Num: wireNumber(p.ARP.SrcHW[:])}, p.ARP.HasHW
 	}),
 	arpAddr("arp.src.proto_ipv4", TypeIPv4, 14, "sender protocol address (ar$spa)", func(p *Packet) (Value, bool) {
 		return Value{Num: uint64(p.ARP.SrcIPv4)}, p.ARP.HasIPv4
 	}),
 	arpAddr("arp.dst.hw_mac", TypeMAC, 18, "target hardware address (ar$tha)", func(p *Packet) (Value, bool) {
-		return Value{Num: bigEndian(p.ARP.DstHW[:])}, p.ARP.HasHW
+		return Value{Num: wireNumber(p.ARP.DstHW[:])}, p.ARP.HasHW
 	}),
 	arpAddr("arp.dst.proto_ipv4", TypeIPv4, 24, "target protocol address (ar$tpa)", func(p *Packet) (Value, bool) {
 		return Value{Num: uint64(p.ARP.DstIPv4)}, p.ARP.HasIPv4 && p.ARP.Opcode != opDRARPError

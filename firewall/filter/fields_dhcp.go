@@ -44,7 +44,7 @@ func getDHCPSecs(p *Packet) (Value, bool) {
 	if len(b) < 10 {
 		return Value{}, false
 	}
-	n := bigEndian(b[8:10])
+	n := wireNumber(b[8:10])
 	if n > 0xff && n&0xff == 0 {
 		n >>= 8
 	}
@@ -68,7 +68,7 @@ func getDHCPMAC(p *Packet, i int) (Value, bool) {
 	}
 	if (b[1] == 1 || b[1] == 6) && b[2] == 6 {
 		if i == 0 {
-			return Value{Num: bigEndian(b[28:34])}, true
+			return Value{Num: wireNumber(b[28:34])}, true
 		}
 		i--
 	}
@@ -76,7 +76,7 @@ func getDHCPMAC(p *Packet, i int) (Value, bool) {
 		if i != 0 || !hardwareID(d) || d[0] != 1 && d[0] != 6 {
 			return Value{}, false
 		}
-		return Value{Num: bigEndian(d[1:7])}, true
+		return Value{Num: wireNumber(d[1:7])}, true
 	})
 }
 
@@ -135,7 +135,7 @@ func option(name string, code uint8, t Type, size int, doc string) Field {
 		if t == TypeString {
 			return Value{Bytes: upToNUL(d)}, true
 		}
-		return Value{Num: bigEndian(d)}, true
+		return Value{Num: wireNumber(d)}, true
 	})
 }
 
@@ -153,7 +153,7 @@ func optionList(name string, code uint8, doc string) Field {
 		if len(d) < 4*i+4 {
 			return Value{}, false
 		}
-		return Value{Num: bigEndian(d[4*i : 4*i+4])}, true
+		return Value{Num: wireNumber(d[4*i : 4*i+4])}, true
 	})
 }
 

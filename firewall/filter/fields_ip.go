@@ -66,7 +66,7 @@ func ptpField(name string, width, off int, mask uint64, doc string) Field {
 			return Value{}, false
 		}
 		// The length is read after the first byte.
-		if at.Off > 0 && bigEndian(b[2:4]) <= uint64(at.Off) {
+		if at.Off > 0 && wireNumber(b[2:4]) <= uint64(at.Off) {
 			return Value{}, false
 		}
 		return Value{Num: uint64(b[at.Off]) & at.Mask}, true

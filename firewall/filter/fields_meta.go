@@ -35,7 +35,7 @@ var metaFields = []Field{
 		return stringValue(p.Meta.Iface), p.Meta.Iface != ""
 	}),
 	computed("iface.mac", TypeMAC, 0, "beside the bytes", "the guarded interface's own address", func(p *Packet) (Value, bool) {
-		return Value{Num: bigEndian(p.Meta.IfaceMAC[:])}, p.Meta.HasIfaceMAC
+		return Value{Num: wireNumber(p.Meta.IfaceMAC[:])}, p.Meta.HasIfaceMAC
 	}),
 }
 

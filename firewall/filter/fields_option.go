@@ -31,7 +31,7 @@ func textID(d []byte) bool { return len(d) > 1 && d[0] == 0 && len(d) != 17 }
 
 // duid tells one that holds a DUID of a type, 0 for any.
 func duid(d []byte, typ uint64) bool {
-	return len(d) >= 7 && d[0] == 255 && (typ == 0 || bigEndian(d[5:7]) == typ) && !hardwareID(d)
+	return len(d) >= 7 && d[0] == 255 && (typ == 0 || wireNumber(d[5:7]) == typ) && !hardwareID(d)
 }
 
 // clientID is a part of an identifier that is of the right form: n bytes at off,
@@ -51,7 +51,7 @@ func clientID(name string, t Type, width, off, n int, doc string, form func([]by
 		case n < 0:
 			return Value{Bytes: d[off:]}, true
 		}
-		return Value{Num: bigEndian(d[off : off+n])}, true
+		return Value{Num: wireNumber(d[off : off+n])}, true
 	})
 }
 
@@ -83,7 +83,7 @@ func suboption(name string, code uint8, t Type, doc string) Field {
 			}
 			switch t {
 			case TypeIPv4:
-				return Value{Num: bigEndian(it.Data)}, true
+				return Value{Num: wireNumber(it.Data)}, true
 			case TypeString:
 				return Value{Bytes: upToNUL(it.Data)}, true
 			}

@@ -32,7 +32,7 @@ type Packet struct {
 	// bad is a bit for each layer that is malformed.
 	bad uint16
 	// bytes are the layers' own: what Bytes gives.
-	bytes [layers][]byte
+	bytes [layerCount][]byte
 }
 
 // Layer names the layers a field can be in.
@@ -53,7 +53,7 @@ const (
 	LayerDHCP           // the UDP payload
 	LayerPTP            // the Ethernet or UDP payload
 	LayerIEEE1722       // the Ethernet payload, or the UDP payload behind its sequence number
-	layers
+	layerCount
 )
 
 // String is the protocol's name in the language.
@@ -81,7 +81,7 @@ func (p *Packet) Bytes(l Layer) []byte { return p.bytes[l] }
 // it. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte, m Meta) {
 	// The views are left alone: the Has fields guard them.
-	p.Meta, p.Malformed, p.bad, p.bytes = m, 0, 0, [layers][]byte{}
+	p.Meta, p.Malformed, p.bad, p.bytes = m, 0, 0, [layerCount][]byte{}
 	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP = false, false, false, false, false
 
 	p.Frame.Decode(b)
