@@ -42,7 +42,7 @@ func Suggest(name string) []string {
 	var near []guess
 	for i := range catalogue {
 		d := levenshtein.ComputeDistance(name, catalogue[i].Name)
-		if d <= max(2, len(name)/4) {
+		if d < len(name) && d <= max(2, len(name)/4) {
 			near = append(near, guess{catalogue[i].Name, d})
 		}
 	}

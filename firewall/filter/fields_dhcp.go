@@ -52,9 +52,8 @@ func getDHCPSecs(p *Packet) (Value, bool) {
 }
 
 func getDHCPHWType(p *Packet, i int) (Value, bool) {
-	b := p.bytes[LayerDHCP]
-	if i == 0 || b == nil {
-		return Value{Num: uint64(byteAt(b, 1))}, i == 0 && b != nil
+	if i == 0 || !p.HasDHCP {
+		return Value{Num: uint64(byteAt(p.bytes[LayerDHCP], 1))}, p.HasDHCP
 	}
 	return eachOption(p, optClientID, i-1, func(d []byte, i int) (Value, bool) {
 		return Value{Num: uint64(byteAt(d, 0))}, i == 0 && hardwareID(d)
@@ -62,11 +61,11 @@ func getDHCPHWType(p *Packet, i int) (Value, bool) {
 }
 
 func getDHCPMAC(p *Packet, i int) (Value, bool) {
-	b := p.bytes[LayerDHCP]
-	if b == nil {
+	if !p.HasDHCP {
 		return Value{}, false
 	}
-	if (b[1] == 1 || b[1] == 6) && b[2] == 6 {
+	b := p.bytes[LayerDHCP]
+	if len(b) >= 34 && (b[1] == 1 || b[1] == 6) && b[2] == 6 {
 		if i == 0 {
 			return Value{Num: wireNumber(b[28:34])}, true
 		}

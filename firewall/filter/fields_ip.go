@@ -20,7 +20,7 @@ var ipFields = []Field{
 	bitsAt("ip.dsfield.dscp", LayerIPv4, 1, 1, 2, 0x3f, "differentiated services code point"),
 	uintAt("ip.len", LayerIPv4, 2, 2, "total length in bytes"),
 	uintAt("ip.id", LayerIPv4, 4, 2, "identification"),
-	flagAt("ip.flags.mf", LayerIPv4, 6, 1, 5, "more fragments"),
+	flagAt("ip.flags.mf", LayerIPv4, 6, 2, 13, "more fragments"),
 	bitsAt("ip.frag_offset", LayerIPv4, 6, 2, 0, 0x1fff, "fragment offset in units of 8 bytes"),
 	uintAt("ip.ttl", LayerIPv4, 8, 1, "time to live"),
 	uintAt("ip.proto", LayerIPv4, 9, 1, "protocol"),

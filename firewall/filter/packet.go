@@ -70,7 +70,7 @@ const (
 	portPTPEvent, portPTPGeneral, portIEEE1722    = 319, 320, 17220
 
 	protoTCP = 6
-	minPTPv1 = 36
+	minPTPv1 = 33
 )
 
 // Bytes are the layer's bytes, the outermost tag's for LayerVLAN; nil if the
@@ -131,6 +131,14 @@ func (p *Packet) inspected(l Layer, b []byte) {
 	}
 }
 
+// some is b, nil if it is empty: a header of no bytes is not there.
+func some(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 func (p *Packet) decodeARP(b []byte) {
 	p.HasARP = true
 	p.ARP.Decode(b)
@@ -141,7 +149,7 @@ func (p *Packet) decodeARP(b []byte) {
 func (p *Packet) decodeIPv4(b []byte) {
 	ip := &p.IPv4
 	ip.Decode(b)
-	p.HasIPv4, p.bytes[LayerIPv4] = true, ip.Header
+	p.HasIPv4, p.bytes[LayerIPv4] = true, some(ip.Header)
 	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta.GSOSize > 0 {
 		ip.Malformed = frame.CauseNone // longer than the field can say (BIG TCP)
 	}
@@ -194,12 +202,13 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 	case u.Port(portPTPEvent) || u.Port(portPTPGeneral):
 		p.decodePTP(u.Payload)
 	case u.Port(portProxyDHCP):
-		// Wireshark's third port of DHCP, shown but not judged: no server and no
-		// client configures itself by it.
-		p.DHCP.Decode(u.Payload)
-		p.setDHCP()
-	case u.Port(portIEEE1722) && len(u.Payload) >= 4:
-		p.inspected(LayerIEEE1722, u.Payload[4:])
+		// PXE's own port, which Wireshark shows as well; not judged, for no client
+		// takes an address from it.
+		if p.DHCP.Decode(u.Payload); p.DHCP.HasCookie {
+			p.setDHCP()
+		}
+	case u.Port(portIEEE1722) && len(u.Payload) > 0:
+		p.inspected(LayerIEEE1722, u.Payload[min(4, len(u.Payload)):])
 	}
 }
 
@@ -219,13 +228,23 @@ func (p *Packet) decodeDHCP(fragment bool) {
 	p.setDHCP()
 }
 
-// setDHCP shows the message if it reaches as far as its hardware address, as
-// Wireshark does. An address longer than its field does not count: it must not
-// hide the message.
+// setDHCP shows the message if Wireshark does: if a request or a reply reaches as
+// far as its hardware address. An address longer than its field does not count:
+// it must not hide the message. Of one that a capture cut before its options end,
+// Wireshark shows nothing but that it is there.
 func (p *Packet) setDHCP() {
-	if b := p.DHCP.Bytes(); len(b) >= 28 && len(b) >= 28+min(int(b[2]), 16) {
-		p.HasDHCP, p.bytes[LayerDHCP] = true, b
+	b, need := p.DHCP.Bytes(), 3
+	if n := int(p.DHCP.HLen()); n > 0 && (p.DHCP.Op() == 1 || p.DHCP.Op() == 2) {
+		need = 28 + min(n, 16)
 	}
+	if len(b) < need {
+		return
+	}
+	if p.Meta.WireLen > len(p.Frame.Bytes) && p.DHCP.Malformed == dhcp.CausePastEnd {
+		p.bytes[LayerDHCP] = b[:0:0]
+		return
+	}
+	p.HasDHCP, p.bytes[LayerDHCP] = true, b
 }
 
 // decodePTP shows PTP of version 1 or 2 over UDP, and of any over Ethernet, where

@@ -117,7 +117,7 @@ func (p *Packet) decodeOdd() {
 	if p.HasIPv4 {
 		p.SrcIPv4, p.DstIPv4 = binary.BigEndian.Uint32(b[spa:]), binary.BigEndian.Uint32(b[tpa:])
 	}
-	p.flag(string(b[spa:tha]) == string(b[tpa:tpa+pln]), zero(b, tha, 6), zero(b, spa, 4))
+	p.flag(pln > 0 && string(b[spa:tha]) == string(b[tpa:tpa+pln]), zero(b, tha, 6), zero(b, spa, 4))
 }
 
 // zero reports whether the n bytes of b at off are there, and all zero.

@@ -45,9 +45,8 @@ func (c Cause) String() string {
 }
 
 // Message is a decoded message. It points into the bytes given to Decode, which
-// the caller owns. The methods that read the fixed part panic where there is
-// none: look at Malformed for CauseShort first. The options of a malformed
-// message can be walked as far as they make sense.
+// the caller owns. What a short message lacks of its fixed part reads as zero.
+// The options of a malformed message can be walked as far as they make sense.
 type Message struct {
 	b []byte
 	// seen is a bit for each option code that occurs.
@@ -142,24 +141,51 @@ func (m *Message) cause(c Cause) {
 }
 
 // Op, HType, HLen and Hops are the first four bytes (RFC 2131, 2).
-func (m *Message) Op() uint8    { return m.b[0] }
-func (m *Message) HType() uint8 { return m.b[1] }
-func (m *Message) HLen() uint8  { return m.b[2] }
-func (m *Message) Hops() uint8  { return m.b[3] }
+func (m *Message) Op() uint8    { return m.byteAt(0) }
+func (m *Message) HType() uint8 { return m.byteAt(1) }
+func (m *Message) HLen() uint8  { return m.byteAt(2) }
+func (m *Message) Hops() uint8  { return m.byteAt(3) }
 
 // XID, Secs and Flags are in host byte order.
-func (m *Message) XID() uint32   { return binary.BigEndian.Uint32(m.b[4:]) }
-func (m *Message) Secs() uint16  { return binary.BigEndian.Uint16(m.b[8:]) }
-func (m *Message) Flags() uint16 { return binary.BigEndian.Uint16(m.b[10:]) }
+func (m *Message) XID() uint32   { return m.uint32At(4) }
+func (m *Message) Secs() uint16  { return m.uint16At(8) }
+func (m *Message) Flags() uint16 { return m.uint16At(10) }
 
 // CIAddr, YIAddr, SIAddr and GIAddr are IPv4 addresses in host byte order.
-func (m *Message) CIAddr() uint32 { return binary.BigEndian.Uint32(m.b[12:]) }
-func (m *Message) YIAddr() uint32 { return binary.BigEndian.Uint32(m.b[16:]) }
-func (m *Message) SIAddr() uint32 { return binary.BigEndian.Uint32(m.b[20:]) }
-func (m *Message) GIAddr() uint32 { return binary.BigEndian.Uint32(m.b[24:]) }
+func (m *Message) CIAddr() uint32 { return m.uint32At(12) }
+func (m *Message) YIAddr() uint32 { return m.uint32At(16) }
+func (m *Message) SIAddr() uint32 { return m.uint32At(20) }
+func (m *Message) GIAddr() uint32 { return m.uint32At(24) }
 
-// CHAddr is the whole 16-byte field, whatever HLen says of it.
-func (m *Message) CHAddr() []byte { return m.b[28:44:44] }
+// CHAddr is the whole 16-byte field, whatever HLen says of it; nil if the message
+// ends before it does.
+func (m *Message) CHAddr() []byte {
+	if len(m.b) < 44 {
+		return nil
+	}
+	return m.b[28:44:44]
+}
+
+func (m *Message) byteAt(i int) uint8 {
+	if len(m.b) <= i {
+		return 0
+	}
+	return m.b[i]
+}
+
+func (m *Message) uint16At(i int) uint16 {
+	if len(m.b) < i+2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(m.b[i:])
+}
+
+func (m *Message) uint32At(i int) uint32 {
+	if len(m.b) < i+4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(m.b[i:])
+}
 
 // Join appends to dst the data of every occurrence of an option, in the order
 // of the walk: the option's value by RFC 3396.

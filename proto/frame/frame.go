@@ -84,7 +84,7 @@ func (f *Frame) Decode(b []byte) {
 			}
 			typ = f.tags[f.nTags-1].Type
 		}
-		if f.HasSNAP || typ >= 0x0600 {
+		if f.HasSNAP || typ >= 0x0600 || typ == 0 {
 			f.endLink(typ, rest)
 			return
 		}
@@ -130,7 +130,7 @@ func (f *Frame) decodeTag(tpid uint16, rest []byte) []byte {
 // endLink ends the link header. Behind SNAP there is no second one: the number
 // can only be an EtherType there.
 func (f *Frame) endLink(typ uint16, rest []byte) {
-	if typ < 0x0600 {
+	if f.HasSNAP && typ < 0x0600 {
 		f.Malformed = CauseNestedLength
 		return
 	}
@@ -146,21 +146,21 @@ func (f *Frame) decode8023(length uint16, rest []byte) []byte {
 		f.Malformed = CauseBadLength
 		return nil
 	}
+	raw := len(rest) >= 2 && rest[0] == 0xff && rest[1] == 0xff
 	if int(length) > len(rest) {
 		f.Malformed = CauseBadLength // and yet what is there can be read
 	} else {
 		rest = rest[:length]
 	}
-	if len(rest) >= 2 && rest[0] == 0xff && rest[1] == 0xff {
-		return rest // Novell's raw 802.3: IPX without an LLC header
+	if raw {
+		return rest // Novell's 802.3: IPX without an LLC header
 	}
 	n := 3
 	if len(rest) >= 3 && rest[2]&3 != 3 {
 		n = 4 // information and supervisory frames have a control field of two bytes
 	}
 	if len(rest) < n {
-		f.LLC = rest
-		f.cause(CauseShortLLC)
+		f.shortLLC(rest)
 		return nil
 	}
 	if rest[0] != 0xaa || rest[1] != 0xaa {
@@ -175,8 +175,7 @@ func (f *Frame) decode8023(length uint16, rest []byte) []byte {
 
 func (f *Frame) decodeSNAP(n int, rest []byte) []byte {
 	if len(rest) < n+5 {
-		f.LLC = rest
-		f.cause(CauseShortLLC)
+		f.shortLLC(rest)
 		return nil
 	}
 	f.LLC, f.HasSNAP = rest[:n+5:n+5], true
@@ -189,10 +188,13 @@ func (f *Frame) decodeSNAP(n int, rest []byte) []byte {
 	return rest[n+5:]
 }
 
-// cause keeps the first.
-func (f *Frame) cause(c Cause) {
+// shortLLC shows what there is of a header.
+func (f *Frame) shortLLC(b []byte) {
+	if len(b) > 0 {
+		f.LLC = b
+	}
 	if f.Malformed == CauseNone {
-		f.Malformed = c
+		f.Malformed = CauseShortLLC
 	}
 }
 

@@ -89,7 +89,7 @@ const (
 // in front of b, which may be more than there is; 0 if proto is none.
 func extensionLen(proto uint8, b []byte) int {
 	switch proto {
-	case 0, 43, 60, 135: // hop-by-hop, routing, destination, mobility
+	case 0, 43, 60: // hop-by-hop, routing, destination
 		if len(b) < 2 {
 			return 8
 		}
