@@ -19,7 +19,7 @@ type difference struct {
 }
 
 var differences = []difference{
-	{"IP in IP", "ip ipv6 udp dhcp ptp ieee1722", func(p *Packet, ours, theirs []string) bool {
+	{"Tunnels in IP", "eth vlan llc arp ip ipv6 udp dhcp ptp ieee1722", func(p *Packet, ours, theirs []string) bool {
 		return (p.HasIPv4 && p.IPv4.Proto != 17 || p.HasIPv6 && p.IPv6.Proto != 17) && subset(ours, theirs)
 	}},
 	{"802.1ad", "vlan", func(p *Packet, ours, theirs []string) bool {
@@ -56,9 +56,9 @@ var differences = []difference{
 	{"DHCP hardware address length", "dhcp", func(p *Packet, ours, theirs []string) bool {
 		return p.HasDHCP && int(p.DHCP.HLen()) > 16 && theirs == nil
 	}},
-	{"LLC control field", "llc vlan arp ip ipv6 udp dhcp ptp ieee1722", func(p *Packet, ours, theirs []string) bool {
+	{"LLC group, response and poll bits", "llc vlan arp ip ipv6 udp dhcp ptp ieee1722", func(p *Packet, ours, theirs []string) bool {
 		llc := p.bytes[LayerLLC]
-		return len(llc) >= 3 && llc[2] != 3 && llc[2]&1 != 0 && subset(theirs, ours)
+		return len(llc) >= 3 && (llc[0]&1 != 0 || llc[1]&1 != 0 || llc[2] != 3 && llc[2]&1 != 0) && subset(theirs, ours)
 	}},
 	{"A second LLC header", "llc arp ip ipv6 udp dhcp", func(p *Packet, ours, theirs []string) bool {
 		return p.Frame.Malformed == frame.CauseNestedLength

@@ -163,9 +163,10 @@ func (f *Frame) decode8023(length uint16, rest []byte) []byte {
 		f.shortLLC(rest)
 		return nil
 	}
-	if rest[0] != 0xaa || rest[1] != 0xaa {
+	// The lowest bits of the SAPs are not the address's: group, and response.
+	if rest[0]&^1 != 0xaa || rest[1]&^1 != 0xaa {
 		f.LLC = rest[:n:n]
-		if rest[0] == 0x06 { // RFC 948
+		if rest[0]&^1 == 0x06 { // RFC 948
 			f.EtherType = 0x0800
 		}
 		return rest[n:]

@@ -26,6 +26,7 @@ func TestDecode(t *testing.T) {
 		{"IPv4 by its DSAP", mac + "0004" + "060603" + "45", 0, 0x0800, "45", CauseNone},
 		{"tag behind SNAP", mac + "000e" + "aaaa03000000" + "8100" + "0005" + "0806" + "0001", 1, 0x0806, "0001", CauseNone},
 		{"a length behind SNAP and a tag", mac + "0010" + "aaaa03000000" + "8100" + "0005" + "0008" + "aaaa0300", 1, 0, "", CauseNestedLength},
+		{"SNAP with a group bit, polled", mac + "000a" + "abaa13000000" + "0806" + "0001", 0, 0x0806, "0001", CauseNone},
 		{"SNAP of another OUI has no ethertype", mac + "0009" + "aaaa0300000c" + "2000" + "01", 0, 0, "01", CauseNone},
 		{"STP", mac + "0004" + "42420300" + "0000", 0, 0, "00", CauseNone},
 		{"length beyond the frame", mac + "0010" + "aaaa03", 0, 0, "", CauseBadLength},
