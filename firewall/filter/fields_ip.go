@@ -29,7 +29,7 @@ var ipFields = []Field{
 	placed("ip.addr", TypeIPv4, "source or destination", Place{Layer: LayerIPv4, Off: 12, Len: 4}, Place{Layer: LayerIPv4, Off: 16, Len: 4}),
 	malformedFlag("ip.malformed", LayerIPv4, "the IPv4 header is malformed"),
 
-	layerField(LayerIPv6, "the IPv6 header, without extension headers"),
+	layerField(LayerIPv6, "the IPv6 header with its extension headers"),
 	placed("ipv6.src", TypeIPv6, "source", Place{Layer: LayerIPv6, Off: 8, Len: 16}),
 	placed("ipv6.dst", TypeIPv6, "destination", Place{Layer: LayerIPv6, Off: 24, Len: 16}),
 	placed("ipv6.addr", TypeIPv6, "source or destination", Place{Layer: LayerIPv6, Off: 8, Len: 16}, Place{Layer: LayerIPv6, Off: 24, Len: 16}),
@@ -50,7 +50,13 @@ var avbFields = []Field{
 	ptpField("ptp.v2.messagetype", 4, 0, 0x0f, "message type of PTP version 2: 0 Sync, 1 Delay_Req, 8 Follow_Up, 0xb Announce"),
 	ptpField("ptp.v2.domainnumber", 8, 4, 0xff, "domain of PTP version 2"),
 	layerField(LayerIEEE1722, "the IEEE 1722 (AVTP) PDU"),
-	uintAt("ieee1722.subtype", LayerIEEE1722, 0, 1, "AVTP subtype"),
+	computed("ieee1722.subtype", TypeUint, 8, "ieee1722, offset 0, 1 byte; over UDP offset 4, behind the sequence number", "AVTP subtype", func(p *Packet) (Value, bool) {
+		b, off := p.bytes[LayerIEEE1722], 0
+		if p.HasUDP {
+			off = 4
+		}
+		return Value{Num: uint64(byteAt(b, off))}, len(b) > off
+	}),
 }
 
 // ptpField is a byte of a message of version 2, which declares its own length.

@@ -48,11 +48,11 @@ const (
 	LayerLLC            // with SNAP
 	LayerARP            // without padding
 	LayerIPv4           // with options
-	LayerIPv6           // 40 bytes, without extension headers
+	LayerIPv6           // with extension headers
 	LayerUDP            // 8 bytes
 	LayerDHCP           // the UDP payload
-	LayerPTP            // the Ethernet or UDP payload
-	LayerIEEE1722       // the Ethernet payload, or the UDP payload behind its sequence number
+	LayerPTP            // the Ethernet or UDP payload, no longer than it says
+	LayerIEEE1722       // the Ethernet or UDP payload
 	layerCount
 )
 
@@ -208,7 +208,7 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 			p.setDHCP()
 		}
 	case u.Port(portIEEE1722) && len(u.Payload) > 0:
-		p.inspected(LayerIEEE1722, u.Payload[min(4, len(u.Payload)):])
+		p.inspected(LayerIEEE1722, u.Payload)
 	}
 }
 
@@ -253,8 +253,15 @@ func (p *Packet) decodePTP(b []byte) {
 	if len(b) < 8 {
 		return
 	}
-	v1 := p.HasUDP && binary.BigEndian.Uint16(b) == 1 && len(b) >= minPTPv1
-	if v1 || !p.HasUDP || b[1]&0x0f == 2 {
+	switch n := int(binary.BigEndian.Uint16(b[2:])); {
+	case p.HasUDP && binary.BigEndian.Uint16(b) == 1:
+		if len(b) >= minPTPv1 {
+			p.inspected(LayerPTP, b)
+		}
+	case p.HasUDP && b[1]&0x0f != 2:
+	case n >= 8 && n < len(b):
+		p.inspected(LayerPTP, b[:n:n])
+	default:
 		p.inspected(LayerPTP, b)
 	}
 }

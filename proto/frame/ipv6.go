@@ -6,13 +6,16 @@ import "encoding/binary"
 // with more is malformed (CauseIPv6Ext), never misread.
 const MaxExtensions = 8
 
+// ipv6Len is the length of the fixed header in bytes.
+const ipv6Len = 40
+
 // IPv6 is a view of an IPv6 header (RFC 8200) and of the extension headers
 // behind it. A field is valid if Header reaches that far.
 type IPv6 struct {
 	PayloadLen      uint16 // bytes, the extension headers included
 	NextHdr, HopLim uint8
 	Src, Dst        [16]byte
-	// Header is what can be read of the fixed header, at most 40 bytes.
+	// Header is what can be read of the fixed header, with the extension headers.
 	Header []byte
 	// Proto is the protocol of Payload, behind the extension headers.
 	Proto uint8
@@ -28,8 +31,8 @@ type IPv6 struct {
 // Decode overwrites p with a view of b, an EtherType 0x86dd payload. It cannot
 // fail and does not allocate.
 func (p *IPv6) Decode(b []byte) {
-	*p = IPv6{Header: b[:min(len(b), 40)]}
-	if len(b) < 40 {
+	*p = IPv6{Header: b[:min(len(b), ipv6Len)]}
+	if len(b) < ipv6Len {
 		p.Malformed = CauseShortIPv6
 		return
 	}
@@ -40,24 +43,24 @@ func (p *IPv6) Decode(b []byte) {
 	p.PayloadLen, p.NextHdr, p.HopLim = binary.BigEndian.Uint16(b[4:]), b[6], b[7]
 	copy(p.Src[:], b[8:])
 	copy(p.Dst[:], b[24:])
-	rest := b[40:]
+	rest := b[ipv6Len:]
 	if int(p.PayloadLen) > len(rest) {
 		p.Malformed = CauseIPv6Len
 	} else {
 		rest = rest[:p.PayloadLen]
 	}
-	p.walk(rest)
+	p.Header = b[:ipv6Len+p.walk(rest)]
 }
 
-// walk goes behind the extension headers. It stops at the fragment header of a
-// fragment that is not the first: what follows has no header.
-func (p *IPv6) walk(rest []byte) {
+// walk goes behind the extension headers and tells their length. It stops at the
+// fragment header of a fragment that is not the first: what follows has none.
+func (p *IPv6) walk(rest []byte) (length int) {
 	p.Proto = p.NextHdr
 	for range MaxExtensions + 1 {
 		n := extensionLen(p.Proto, rest)
 		if n == 0 {
 			p.Payload = rest
-			return
+			return length
 		}
 		if n > len(rest) {
 			break
@@ -67,15 +70,16 @@ func (p *IPv6) walk(rest []byte) {
 			frag := binary.BigEndian.Uint16(rest[2:])
 			p.MoreFrags, p.FragOffset = p.MoreFrags || frag&1 != 0, frag&^7
 		}
-		p.Proto, rest = next, rest[n:]
+		p.Proto, rest, length = next, rest[n:], length+n
 		if p.FragOffset != 0 {
 			p.Payload = rest
-			return
+			return length
 		}
 	}
 	if p.Malformed == CauseNone {
 		p.Malformed = CauseIPv6Ext
 	}
+	return length
 }
 
 // Protocol numbers with a meaning to the views (IANA).
