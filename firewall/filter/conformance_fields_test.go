@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -105,8 +107,8 @@ var tunnels = strings.Fields("icmp icmpv6 vxlan geneve gre gtp gtpprime l2tp mpl
 	"teredo erspan mipv6 ipcomp ieee8021ah nsh ayiya lisp-data wlccp etherip eoip macsec vntag fabricpath trill brcm_tag dsa batadv olsr hip " +
 	"vxlan_gpe gue openvpn wg esp ppp tzsp sflow cfp cmd")
 
-// tshark gives the named fields of every frame: every occurrence, as text.
-func tshark(t testing.TB, frames []captured, fields []string) [][][]string {
+// runTshark reads the frames by tshark, with the arguments that say how to print.
+func runTshark(t testing.TB, frames []captured, how ...string) string {
 	t.Helper()
 	_, err := exec.LookPath("tshark")
 	need(t, err == nil, "tshark")
@@ -130,13 +132,9 @@ func tshark(t testing.TB, frames []captured, fields []string) [][][]string {
 		t.Fatal(err)
 	}
 	f.Close()
-	args := []string{"-n", "-r", name, "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE",
-		"-T", "fields", "-E", "occurrence=a", "-E", "aggregator=\x1f", "-E", "separator=\x1e"}
+	args := append([]string{"-n", "-r", name, "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"}, how...)
 	for _, p := range tunnels {
 		args = append(args, "--disable-protocol", p)
-	}
-	for _, f := range fields {
-		args = append(args, "-e", f)
 	}
 	var stderr strings.Builder
 	cmd := exec.Command("tshark", args...)
@@ -145,7 +143,17 @@ func tshark(t testing.TB, frames []captured, fields []string) [][][]string {
 	if err != nil {
 		t.Fatalf("tshark: %v\n%s", err, stderr.String())
 	}
-	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	return string(out)
+}
+
+// tshark gives the named fields of every frame: every occurrence, as text.
+func tshark(t testing.TB, frames []captured, fields []string) [][][]string {
+	t.Helper()
+	how := []string{"-T", "fields", "-E", "occurrence=a", "-E", "aggregator=\x1f", "-E", "separator=\x1e"}
+	for _, f := range fields {
+		how = append(how, "-e", f)
+	}
+	lines := strings.Split(strings.TrimSuffix(runTshark(t, frames, how...), "\n"), "\n")
 	if len(lines) != len(frames) {
 		t.Fatalf("tshark gives %d lines for %d frames", len(lines), len(frames))
 	}
@@ -256,4 +264,45 @@ func TestFieldsAgreeWithWireshark(t *testing.T) {
 // ours tells the fields that Wireshark does not have.
 func ours(name string) bool {
 	return strings.HasPrefix(name, "sender.") || strings.HasPrefix(name, "iface.") || strings.HasSuffix(name, ".malformed")
+}
+
+// TestLayersAgreeWithWireshark compares where each layer begins and ends, for that
+// is what a slice of a protocol counts from: udp[4:2].
+func TestLayersAgreeWithWireshark(t *testing.T) {
+	var frames []captured
+	for i, c := range corpus(t) {
+		if i%20 == 0 {
+			frames = append(frames, c)
+		}
+	}
+	for _, b := range slices.Concat(oddLinks(), oddPackets(), oddDHCP()) {
+		frames = append(frames, captured{fmt.Sprintf("odd: %x", b[12:min(len(b), 80)]), b, len(b)})
+	}
+	place := regexp.MustCompile(`<proto name="(\w+)"[^>]* size="(\d+)" pos="(\d+)"`)
+	packets := strings.Split(runTshark(t, frames, "-T", "pdml"), "<packet>")[1:]
+	if len(packets) != len(frames) {
+		t.Fatalf("tshark gives %d packets for %d frames", len(packets), len(frames))
+	}
+	var p Packet
+	compared := 0
+	for i, packet := range packets {
+		p.Decode(frames[i].bytes, Meta{WireLen: frames[i].wire})
+		seen := map[string]bool{}
+		for _, m := range place.FindAllStringSubmatch(packet, -1) {
+			f := Lookup(m[1])
+			if f == nil || seen[m[1]] {
+				continue
+			}
+			seen[m[1]] = true
+			b := p.bytes[f.At[0].Layer]
+			pos := strconv.Itoa(int(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(frames[i].bytes)))))
+			if size := strconv.Itoa(len(b)); size != m[2] || pos != m[3] && f.Name != "frame" {
+				if p.Malformed == 0 && excuse(f, &p, []string{""}, []string{""}) == "" {
+					t.Errorf("%s: %s is %s bytes at %s here, %s at %s there", frames[i].from, f.Name, size, pos, m[2], m[3])
+				}
+			}
+			compared++
+		}
+	}
+	t.Logf("%d layers of %d frames", compared, len(frames))
 }

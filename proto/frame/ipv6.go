@@ -53,7 +53,8 @@ func (p *IPv6) Decode(b []byte) {
 }
 
 // walk goes behind the extension headers and tells their length. It stops at the
-// fragment header of a fragment that is not the first: what follows has none.
+// fragment header of a fragment that is not the first, and does not count it: what
+// follows has no header.
 func (p *IPv6) walk(rest []byte) (length int) {
 	p.Proto = p.NextHdr
 	for range MaxExtensions + 1 {
@@ -73,7 +74,7 @@ func (p *IPv6) walk(rest []byte) (length int) {
 		p.Proto, rest, length = next, rest[n:], length+n
 		if p.FragOffset != 0 {
 			p.Payload = rest
-			return length
+			return length - n // as Wireshark has it
 		}
 	}
 	if p.Malformed == CauseNone {
