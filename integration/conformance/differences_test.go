@@ -19,7 +19,7 @@ type difference struct {
 }
 
 var differences = []difference{
-	{"IP in IP", "ip ipv6 udp dhcp ptp ieee1722", func(_ filter.Ref, p *filter.Packet) bool {
+	{"Tunnels in IP", "ip ipv6 udp dhcp ptp ieee1722", func(_ filter.Ref, p *filter.Packet) bool {
 		inner := func(proto uint8) bool { return proto == 4 || proto == 41 || proto == 51 }
 		return p.HasIPv4 && inner(p.IPv4.Proto) || p.HasIPv6 && inner(p.IPv6.Proto)
 	}},
@@ -32,7 +32,7 @@ var differences = []difference{
 		return p.HasIPv4 && len(p.IPv4.Header) == 1 || p.HasIPv6 && len(p.IPv6.Header) == 1
 	}},
 	{"ARP over ATM and AX.25", "arp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasARP && p.ARP.HWType == 19 }},
-	{"BOOTP options without the cookie", "dhcp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasDHCP && !p.DHCP.HasCookie }},
+	{"BOOTP options without the cookie", "dhcp.option dhcp.hw dhcp.client_id", func(_ filter.Ref, p *filter.Packet) bool { return p.HasDHCP && !p.DHCP.HasCookie }},
 	{"DHCP that a capture cut", "dhcp", func(_ filter.Ref, p *filter.Packet) bool {
 		return p.HasUDP && p.Meta.WireLen > len(p.Frame.Bytes)
 	}},
