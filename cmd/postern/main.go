@@ -1,34 +1,98 @@
-//go:build linux
-
-// Command postern is the egress firewall's one binary.
+// Command postern guards the way out of a machine for link-layer frames.
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
+
+	"github.com/spf13/cobra"
 )
-
-const usage = `usage: postern demo
-
-  demo   two throw-away network namespaces: which frames leave through AF_PACKET,
-         and what the parsers see in them
-`
 
 // Exit codes of the command line.
 const (
-	exitNo      = 1
-	exitUsage   = 2
-	exitMachine = 3
+	exitNo      = 1 // the answer is no: a test failed, a policy or a capture is wrong
+	exitUsage   = 2 // the command line makes no sense
+	exitMachine = 3 // the machine refused: rights, kernel, files
 )
 
-func main() {
-	if len(os.Args) == 2 && (os.Args[1] == "--help" || os.Args[1] == "-h") {
-		fmt.Print(usage)
-		return
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is the whole program but for the process around it.
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	t := &term{in: in, out: out, errs: errs, paint: newPaint(out), paintErrs: newPaint(errs)}
+	root := newRoot(t)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	if err == nil {
+		return 0
 	}
-	if len(os.Args) != 2 || os.Args[1] != "demo" {
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(exitUsage)
+	var e *exitError
+	if !errors.As(err, &e) {
+		// What cobra itself says is about the command line.
+		fmt.Fprintf(errs, "%s: %v\nsee %s --help\n", cmd.CommandPath(), err, cmd.CommandPath())
+		return exitUsage
 	}
-	os.Exit(demo(os.Stdout, os.Stderr))
+	if e.err != nil {
+		fmt.Fprintf(errs, "%s: %v\n", cmd.CommandPath(), e.err)
+	}
+	return e.code
+}
+
+func newRoot(t *term) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "postern",
+		Short: "Guard the way out of a machine for link-layer frames",
+		Long: `postern decides which ARP, DHCP and other link-layer frames may leave a Linux
+machine. A policy file says so, in the language of Wireshark's display filters.
+
+Exit codes: 0 done, 1 the answer is no (a test failed, a policy or a capture is
+wrong), 2 usage, 3 the machine refused (rights, kernel, files).`,
+		Example: `  postern check policy.yaml
+  postern match 'arp.opcode == 2' trace.pcapng
+  postern replay -f policy.yaml -w dropped.pcapng trace.pcapng`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(t.errs)
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return &exitError{code: exitUsage}
+		},
+	}
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.errs)
+	root.AddCommand(newCheck(t), newMatch(t), newReplay(t), newTest(t), newExplain(t))
+	root.AddCommand(platformCommands(t)...)
+	return root
+}
+
+// exitError ends the program with a code. Without err all is said already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("%v (exit code %d)", e.err, e.code) }
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// answerNo is the end of a command that has said why.
+var answerNo = &exitError{code: exitNo}
+
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// fileError sorts an error about a file that was named on the command line: one
+// that is not there is a mistake in the command, others are the machine's.
+func fileError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return &exitError{exitUsage, err}
+	}
+	return &exitError{exitMachine, err}
 }

@@ -34,6 +34,10 @@ const (
 	blockSimple    = 3
 	blockEnhanced  = 6
 
+	blockJournal    = 9
+	blockCustom     = 0x00000bad
+	blockCustomKeep = 0x40000bad
+
 	magicOrder = 0x1a2b3c4d
 )
 
@@ -90,6 +94,10 @@ func (p *pcapng) block(r *Reader) (typ uint32, body []byte, err error) {
 	}
 	switch typ {
 	case blockSection, blockInterface, blockPacket, blockSimple, blockEnhanced:
+	case blockJournal, blockCustom, blockCustomKeep:
+		// No frames, but Wireshark numbers them, and its numbers are what people have.
+		r.frame.Number++
+		return typ, nil, p.pass(r, n)
 	default:
 		return typ, nil, p.pass(r, n)
 	}

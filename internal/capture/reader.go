@@ -28,7 +28,8 @@ const Stdin = "-"
 
 // Frame is one frame of a capture.
 type Frame struct {
-	// Number counts the file's frames from 1, those of other link types too.
+	// Number counts the file's frames from 1 as Wireshark does: those of other
+	// link types too, and pcapng's custom blocks.
 	Number int
 	// Time is nanoseconds since 1970, at least 1; where the file has no time
 	// stamp it is the frame's before.
@@ -52,6 +53,7 @@ type Reader struct {
 	discard int // bytes of in that the last frame still holds
 	frame   Frame
 	skipped Skipped
+	some    bool // a frame was delivered
 	err     error
 }
 
@@ -135,7 +137,7 @@ func (r *Reader) Next() (*Frame, error) {
 			r.err = err
 		}
 	}
-	if r.err == io.EOF && r.skipped.Frames > 0 && r.skipped.Frames == r.frame.Number {
+	if r.err == io.EOF && r.skipped.Frames > 0 && !r.some {
 		r.err = r.fail("no frame of it is Ethernet, but "+r.skipped.LinkType, remedyLinkType)
 	}
 	return nil, r.err
@@ -169,6 +171,7 @@ func (r *Reader) peek(n int, what string, atStart bool) ([]byte, error) {
 
 // begin numbers a frame and gives it its data; the time is set by then.
 func (r *Reader) begin(data []byte, wireLen uint32, time int64, iface string) {
+	r.some = true
 	r.frame.Data, r.frame.WireLen, r.frame.Iface = data, max(len(data), int(wireLen)), iface
 	if time != noTime {
 		r.frame.Time = time

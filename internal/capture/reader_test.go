@@ -129,6 +129,16 @@ func TestPcapng(t *testing.T) {
 	}
 }
 
+// TestCustomBlocks are numbered, for Wireshark numbers them.
+func TestCustomBlocks(t *testing.T) {
+	file := block(blockSection, section) + block(blockCustom, "abcd") + block(blockInterface, ether) +
+		block(blockCustomKeep, strings.Repeat("x", 2*maxBlock)) + block(blockEnhanced, packet)
+	frames, _, err := readAll([]byte(file))
+	if err != nil || len(frames) != 1 || frames[0].Number != 3 {
+		t.Errorf("%+v, %v", frames, err)
+	}
+}
+
 func TestGzip(t *testing.T) {
 	var z bytes.Buffer
 	w := gzip.NewWriter(&z)

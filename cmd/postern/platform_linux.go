@@ -1,0 +1,25 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// platformCommands are those that need Linux.
+func platformCommands(t *term) []*cobra.Command {
+	return []*cobra.Command{newDemo(t)}
+}
+
+func newDemo(t *term) *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo",
+		Short: "See it work, in throw-away network namespaces",
+		Long: `demo makes two network namespaces of its own and sends frames between them. It
+touches nothing on the host. Without root it uses a user namespace.`,
+		Example: "  postern demo",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if code := demo(t.out, t.errs); code != 0 {
+				return &exitError{code: code}
+			}
+			return nil
+		},
+	}
+}
