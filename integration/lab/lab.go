@@ -125,3 +125,26 @@ func create() (netns.NsHandle, error) {
 	r := <-done
 	return r.ns, r.err
 }
+
+// Sink adds to namespace i an Ethernet device, up, that swallows what is sent on
+// it: an ifb that nothing is redirected to (ifb_xmit). Unlike dummy, kernels that
+// can run the gate have it.
+func (p *Pair) Sink(i int, name string) (ifi *net.Interface, err error) {
+	err = p.Do(i, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		link := &netlink.Ifb{LinkAttrs: attrs}
+		if err := netlink.LinkAdd(link); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+		ifi, err = net.InterfaceByName(name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: sink %s: %w", name, err)
+	}
+	return ifi, nil
+}

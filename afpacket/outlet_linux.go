@@ -1,0 +1,230 @@
+package afpacket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/firewall"
+)
+
+// freshFor is how long the interface's name and address are believed before the
+// kernel is asked again. Asking costs as much as sending.
+const freshFor = 10 * time.Millisecond
+
+// maxFrame is the longest frame that any interface takes: a loopback's MTU, an
+// Ethernet header and a VLAN tag.
+const maxFrame = 65536 + 14 + 4
+
+// outlet is a guarded way out: a socket, its interface, and who decides there.
+type outlet struct {
+	fd       syscall.RawConn
+	netns    uint64
+	own      Classifier
+	event    func(*Event)
+	dev      *device
+	datagram bool
+	protocol uint16 // host byte order; the type that Datagram's header gets
+
+	// at is replaced when name or address change, checked after freshFor.
+	at      atomic.Pointer[port]
+	checked atomic.Int64 // time since epoch
+	once    sync.Once
+}
+
+var epoch = time.Now()
+
+// open makes an outlet of a packet socket that is bound to ifi.
+func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error {
+	o.fd, o.own, o.event = fd, cfg.Firewall, cfg.Event
+	err := control(fd, func(fd int) (err error) {
+		if cfg.Bypass {
+			if err := bypass(fd); err != nil {
+				return err
+			}
+		}
+		o.netns, err = netnsCookie(fd)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t := begin(o, nil, 0)
+	defer t.end()
+	p, err := t.kernel.identify(o)
+	if err != nil {
+		return err
+	}
+	if err := sameName(ifi, p.name); err != nil {
+		return err
+	}
+	o.dev = hold(deviceKey{o.netns, p.ifindex})
+	p.dev = o.dev
+	o.at.Store(&p)
+	o.checked.Store(int64(time.Since(epoch)))
+	return nil
+}
+
+func bypass(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+		return fmt.Errorf("PACKET_QDISC_BYPASS: %w: if a seal on this cgroup forbids it, send without Config.Bypass", err)
+	}
+	return nil
+}
+
+func (o *outlet) close() {
+	if o.dev != nil {
+		o.once.Do(o.dev.release)
+	}
+}
+
+// guarded reports whether anybody wants to see this outlet's frames.
+func (o *outlet) guarded() bool {
+	return o.own != nil || active.Load() != 0 && o.dev.hooks.Load() != nil
+}
+
+// here is the outlet's own port, as it was freshFor ago at most.
+func (o *outlet) here(t *transit) port {
+	p := o.at.Load()
+	now := int64(time.Since(epoch))
+	if now-o.checked.Load() < int64(freshFor) {
+		return *p
+	}
+	// If the interface is gone, the kernel will say so when it is sent to.
+	if q, err := t.kernel.identify(o); err == nil && (q.name != p.name || q.mac != p.mac) {
+		q.dev = o.dev
+		p = &q
+		o.at.Store(p)
+	}
+	o.checked.Store(now)
+	return *p
+}
+
+// port implements ports.
+func (o *outlet) port(t *transit, name string) (port, error) {
+	if v := findOverlay(o.netns, name); v != nil {
+		return v.self, nil
+	}
+	p, err := t.kernel.find(o, name)
+	if err != nil {
+		return port{}, err
+	}
+	p.name, p.dev = name, lookup(deviceKey{o.netns, p.ifindex})
+	return p, nil
+}
+
+// load takes the snapshot of message msg and leads it through the data path.
+// What comes out is in t.outs, what the firewall says in t.errs.
+func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
+	if err := o.check(b, a); err != nil {
+		t.errs[msg] = err
+		return
+	}
+	guarded := o.guarded()
+	if !guarded && !o.datagram {
+		t.outs = append(t.outs, out{b, o.dev.key.ifindex, 0, msg})
+		return
+	}
+	p := o.here(t)
+	f := o.snapshot(t, b, a, &p)
+	if !guarded {
+		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})
+		return
+	}
+	t.errs[msg] = t.egress(p, o.own, skb{bytes: f, msg: msg})
+}
+
+// check makes the errors that the kernel would make before its hook runs.
+func (o *outlet) check(b []byte, a *Addr) error {
+	switch {
+	case o.datagram && len(a.HardwareAddr) != 6, !o.datagram && len(b) < 14, len(a.HardwareAddr) > 8:
+		return os.NewSyscallError("sendto", unix.EINVAL)
+	case len(b) > maxFrame:
+		return os.NewSyscallError("sendto", unix.EMSGSIZE)
+	}
+	return nil
+}
+
+// snapshot copies the frame to where its sender cannot reach it. A Datagram gets
+// the header that the kernel would give it (net/ethernet/eth.c, eth_header).
+func (o *outlet) snapshot(t *transit, b []byte, a *Addr, p *port) []byte {
+	if !o.datagram {
+		return t.copy(b)
+	}
+	f := t.alloc(14 + len(b))
+	copy(f, a.HardwareAddr)
+	copy(f[6:], p.mac[:])
+	typ := o.protocol
+	if typ == unix.ETH_P_802_3 || typ == unix.ETH_P_802_2 {
+		typ = uint16(len(b))
+	}
+	binary.BigEndian.PutUint16(f[12:], typ)
+	copy(f[14:], b)
+	return f
+}
+
+// writeTo sends one frame.
+func (o *outlet) writeTo(b []byte, a *Addr) error {
+	t := begin(o, o.event, 1)
+	defer t.end()
+	o.load(t, 0, b, a)
+	t.kernel.transmit(o.fd)
+	return t.errs[0]
+}
+
+// sameName refuses an interface of another namespace, whose index means a
+// different one here.
+func sameName(ifi *net.Interface, name string) error {
+	if ifi.Name != "" && ifi.Name != name {
+		return fmt.Errorf("interface %d is %s here, not %s: it was renamed, or belongs to another network namespace", ifi.Index, name, ifi.Name)
+	}
+	return nil
+}
+
+// locate finds ifi in the calling thread's network namespace.
+func locate(ifi *net.Interface) (deviceKey, error) {
+	if ifi == nil {
+		return deviceKey{}, errNoInterface
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return deviceKey{}, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	netns, err := netnsCookie(fd)
+	if err != nil {
+		return deviceKey{}, err
+	}
+	k := deviceKey{netns, int32(ifi.Index)}
+	if lookup(k) != nil && ifi.Index < 0 { // an overlay
+		return k, nil
+	}
+	name, err := interfaceName(fd, ifi.Index)
+	if err != nil {
+		return deviceKey{}, explain(err)
+	}
+	return k, sameName(ifi, name)
+}
+
+var errNoInterface = errors.New("no interface given; net.InterfaceByName finds one")
+
+// explain adds the remedy to what people meet first.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: packet sockets need CAP_NET_RAW; run as root, or `setcap cap_net_raw+ep` the program", err)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: no such interface in this network namespace; `ip link` lists them", err)
+	}
+	return err
+}
+
+var _ Classifier = (*firewall.Firewall)(nil)
