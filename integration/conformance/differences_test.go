@@ -39,9 +39,18 @@ var differences = []difference{
 	{"A slice that is not there", "", func(r filter.Ref, p *filter.Packet) bool {
 		return r.Slice != nil && !filter.Eval(&filter.Present{Field: r}, p, nil)
 	}},
-	{"A protocol's end", "", func(r filter.Ref, _ *filter.Packet) bool {
-		return r.Field.Type == filter.TypeProtocol && r.Slice != nil && r.Slice.Off < 0
-	}},
+	{"A protocol's end", "", func(r filter.Ref, _ *filter.Packet) bool { return isFromEnd(r) }},
+}
+
+// isFromEnd tells a slice that is counted from the end of a protocol. A frame's
+// end is no matter of opinion.
+func isFromEnd(r filter.Ref) bool {
+	return r.Field.Type == filter.TypeProtocol && r.Field.Name != "frame" && r.Slice != nil && r.Slice.Off < 0
+}
+
+func fromEnd(x filter.Expr) (found bool) {
+	refs(x, func(r filter.Ref, _ filter.Expr) { found = found || isFromEnd(r) })
+	return found
 }
 
 func hasTag(p *filter.Packet, tpids ...uint16) bool {
