@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 )
 
 // MaxFrame is the longest frame that is read, in bytes: libpcap's own limit.
@@ -109,6 +110,8 @@ func NewReader(name string, in io.Reader) (*Reader, error) {
 	}
 	magic, err := r.in.Peek(4)
 	switch {
+	case err != nil && err != io.EOF && err != io.ErrUnexpectedEOF:
+		return nil, r.wrap(err, "cannot be read", "")
 	case len(magic) == 0 && err == io.EOF:
 		return nil, r.fail("the file is empty", "a capture begins with a header, even one without frames")
 	case len(magic) < 4:
@@ -186,6 +189,9 @@ func (r *Reader) skip(linkType uint16, iface string) error {
 	if r.skipped.Frames == 0 {
 		r.skipped.First, r.skipped.LinkType = r.frame.Number, linkName(linkType)
 		if iface != "" {
+			if !strconv.CanBackquote(iface) {
+				iface = strconv.Quote(iface) // a file's words must not steer a terminal
+			}
 			r.skipped.LinkType += " on " + iface
 		}
 	}
