@@ -44,7 +44,7 @@ type Config struct {
 	Filter []bpf.RawInstruction
 	// Event, if not nil, is told of each refusal, of each frame that only `mode:
 	// audit` let pass, and of each frame whose deciding rule has `log`. It runs in
-	// the sender's goroutine.
+	// the sender's goroutine, and must not write to the Ring it is told of.
 	Event func(*Event)
 }
 

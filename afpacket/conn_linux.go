@@ -88,7 +88,7 @@ func sender(ifi *net.Interface) (*socket.Conn, error) {
 
 // Close closes the socket. Calls under way return net.ErrClosed.
 func (c *Conn) Close() error {
-	c.outlet.close()
+	defer c.outlet.close()
 	err := c.rx.Close()
 	if c.tx != nil {
 		if e := c.tx.Close(); err == nil {

@@ -91,22 +91,31 @@ func (o *outlet) guarded() bool {
 	return o.own != nil || active.Load() != 0 && o.dev.hooks.Load() != nil
 }
 
-// here is the outlet's own port, as it was freshFor ago at most.
-func (o *outlet) here(t *transit) port {
+// here is the outlet's own port, as it was freshFor ago at most. If the interface
+// is gone it says ENXIO, as the kernel would: another one may have its index.
+func (o *outlet) here(t *transit) (port, error) {
 	p := o.at.Load()
 	now := int64(time.Since(epoch))
 	if now-o.checked.Load() < int64(freshFor) {
-		return *p
+		return *p, nil
 	}
-	// If the interface is gone, the kernel will say so when it is sent to.
-	if q, err := t.kernel.identify(o); err == nil && (q.name != p.name || q.mac != p.mac) {
+	q, err := t.kernel.identify(o)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return port{}, err
+	case err != nil:
+		return port{}, os.NewSyscallError("sendto", unix.ENXIO)
+	case q.name != p.name || q.mac != p.mac:
 		q.dev = o.dev
-		p = &q
-		o.at.Store(p)
+		o.at.Store(heap(q))
 	}
 	o.checked.Store(now)
-	return *p
+	q.dev = o.dev
+	return q, nil
 }
+
+// heap keeps the common case from paying for the rare one's allocation.
+func heap(p port) *port { return &p }
 
 // port implements ports.
 func (o *outlet) port(t *transit, name string) (port, error) {
@@ -133,7 +142,11 @@ func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
 		t.outs = append(t.outs, out{b, o.dev.key.ifindex, 0, msg})
 		return
 	}
-	p := o.here(t)
+	p, err := o.here(t)
+	if err != nil {
+		t.errs[msg] = err
+		return
+	}
 	f := o.snapshot(t, b, a, &p)
 	if !guarded {
 		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})

@@ -147,11 +147,11 @@ func (v *Overlay) Close() error {
 		if v.hook != nil {
 			v.hook.Detach()
 		}
+		err = v.tx.Close()
 		if v.self.dev != nil {
 			v.self.dev.release()
 		}
 		v.outlet.close()
-		err = v.tx.Close()
 	})
 	return err
 }
@@ -159,7 +159,10 @@ func (v *Overlay) Close() error {
 // encapsulate is the overlay's ndo_start_xmit: it sends the frame, in its outer
 // headers, on the underlay, from the top of the underlay's data path.
 func (v *Overlay) encapsulate(t *transit, f skb) error {
-	under := v.here(t)
+	under, err := v.here(t)
+	if err != nil {
+		return err
+	}
 	b := t.alloc(encapLen + len(f.bytes))
 	v.header(b, under.mac, f.bytes)
 	copy(b[encapLen:], f.bytes)

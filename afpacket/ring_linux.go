@@ -278,7 +278,7 @@ func (r *Ring) SetWriteDeadline(t time.Time) error {
 
 // Close gives the ring back. Frames that were not flushed are lost.
 func (r *Ring) Close() error {
-	r.outlet.close()
+	defer r.outlet.close()
 	var errs [3]error
 	// Closing the sockets ends a Write that waits, which holds the lock.
 	if r.tx != nil {
