@@ -1,6 +1,7 @@
 package afpacket
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -270,5 +271,29 @@ func TestBypass(t *testing.T) {
 	}
 	if got := far.texts(); got != "good good" {
 		t.Errorf("arrived: %s", got)
+	}
+}
+
+// The kernel's own hook sees the frame's type and its header, whatever protocol
+// the Conn was opened for.
+func TestNoLieToTheKernel(t *testing.T) {
+	p := newLab(t)
+	dev := sink(t, p, "sink")
+	nft(t, p, "table netdev t { chain c { type filter hook egress device sink priority 0; ether type 0x88b5 meta protocol 0x88b5 counter; }; }")
+	f := frame(dev.HardwareAddr, "x")
+	for _, bypass := range []bool{false, true} {
+		cfg := &Config{Bypass: bypass}
+		raw, dgram := connOn(t, p, dev, Raw, unix.ETH_P_ARP, cfg), connOn(t, p, dev, Datagram, testType, cfg)
+		r := ring(t, p, dev, 32, cfg)
+		_, err1 := raw.WriteTo(f, broadcast)
+		_, err2 := dgram.WriteTo(f[14:], broadcast)
+		_, err3 := raw.WriteBatch([]Message{{Bytes: f, Addr: broadcast}, {Bytes: f, Addr: broadcast}})
+		_, err4 := r.Write(f)
+		if err := errors.Join(err1, err2, err3, err4, r.Flush()); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := nftCounters(t, p); got != "10" {
+		t.Errorf("nft believed %s of 10 frames", got)
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/firewall/filter"
 	"github.com/postern-fw/postern/integration/lab"
 )
 
@@ -109,6 +111,21 @@ func TestRingForward(t *testing.T) {
 	}
 	if a, b := far.texts(), tapA.texts(); a != "1 3" || b != "2" {
 		t.Errorf("far %q, a %q", a, b)
+	}
+	// A marked frame does not use the ring, and does not overtake it.
+	hook(t, p, p.Ifi[0], judge(func(pkt *filter.Packet) firewall.Decision {
+		d := accept(pkt)
+		d.Mark, d.Marked = 7, strings.Contains(string(pkt.Frame.Bytes), "marked")
+		return d
+	}))
+	send("4")
+	send("marked")
+	send("5")
+	if err := r.Flush(); err != nil {
+		t.Error(err)
+	}
+	if got := far.texts(); got != "4 marked 5" {
+		t.Errorf("far %q", got)
 	}
 }
 

@@ -6,6 +6,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -97,19 +98,23 @@ func (p *Pair) Close() {
 // Do runs fn on a thread inside namespace i (0 or 1). A socket that fn opens
 // stays in that namespace.
 func (p *Pair) Do(i int, fn func() error) error {
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
+		// A test that fails inside fn ends this goroutine there.
+		err := errGoexit
+		defer func() { done <- err }()
 		// Never unlocked: the runtime ends the thread, so that no other goroutine
 		// is run in the wrong namespace.
 		runtime.LockOSThread()
-		if err := netns.Set(p.NS[i]); err != nil {
-			done <- err
-			return
+		if err = netns.Set(p.NS[i]); err == nil {
+			err = errGoexit
+			err = fn()
 		}
-		done <- fn()
 	}()
 	return <-done
 }
+
+var errGoexit = errors.New("lab: the function did not return")
 
 func create() (netns.NsHandle, error) {
 	type result struct {

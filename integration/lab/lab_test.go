@@ -3,7 +3,10 @@
 package lab
 
 import (
+	"errors"
+	"net"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -29,6 +32,13 @@ func TestNew(t *testing.T) {
 	}
 	if after, err := netlink.LinkList(); err != nil || len(after) != len(before) {
 		t.Errorf("the host has %d links, %d before, %v", len(after), len(before), err)
+	}
+	sink, err := p.Sink(0, "sink")
+	if err != nil || sink.Flags&net.FlagUp == 0 || len(sink.HardwareAddr) != 6 {
+		t.Errorf("sink %+v, %v", sink, err)
+	}
+	if err := p.Do(0, func() error { runtime.Goexit(); return nil }); !errors.Is(err, errGoexit) {
+		t.Errorf("a function that did not return: %v", err)
 	}
 	p.Close()
 	p.Close() // closing twice is harmless
