@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 
 	"github.com/postern-fw/postern/firewall/filter"
@@ -27,28 +28,31 @@ func newFrames(t *term) *frames {
 
 // each calls do for every frame of the captures. What can be read of a damaged
 // capture is; the error then comes at the end.
-func (fs *frames) each(captures []string, do func(name string, f *capture.Frame) error) error {
+func (f *frames) each(captures []string, do func(name string, f *capture.Frame) error) error {
 	var failed error
 	for _, name := range captures {
-		err := fs.one(name, do)
-		if flush := fs.out.Flush(); err == nil && flush != nil {
+		err := f.one(name, do)
+		if flush := f.out.Flush(); err == nil && flush != nil {
 			err = fileError(flush)
 		}
 		var damaged *capture.Error
-		if !errors.As(err, &damaged) {
-			if err != nil {
-				return err
-			}
+		var refused *fs.PathError
+		switch {
+		case err == nil:
 			continue
+		case !errors.As(err, &damaged):
+			return err
+		case errors.As(err, &refused):
+			return &exitError{exitMachine, err}
 		}
-		fmt.Fprintf(fs.t.errs, "postern: %v\n", damaged)
+		fmt.Fprintf(f.t.errs, "postern: %v\n", damaged)
 		failed = answerNo
 	}
 	return failed
 }
 
-func (fs *frames) one(name string, do func(name string, f *capture.Frame) error) error {
-	r, err := capture.Open(name, fs.t.in)
+func (f *frames) one(name string, do func(name string, f *capture.Frame) error) error {
+	r, err := capture.Open(name, f.t.in)
 	if err != nil {
 		var damaged *capture.Error
 		if errors.As(err, &damaged) {
@@ -57,24 +61,24 @@ func (fs *frames) one(name string, do func(name string, f *capture.Frame) error)
 		return fileError(err)
 	}
 	defer r.Close()
-	bar := newProgress(fs.t, name)
+	bar := newProgress(f.t, name)
 	defer bar.done()
 	for {
-		f, err := r.Next()
+		frame, err := r.Next()
 		if err != nil {
-			_ = fs.out.Flush() // each looks at it
+			_ = f.out.Flush() // each looks at it
 			bar.done()
-			fs.tellSkipped(name, r.Skipped())
+			f.tellSkipped(name, r.Skipped())
 			if err == io.EOF {
 				return nil
 			}
 			return err
 		}
-		if err := do(name, f); err != nil {
+		if err := do(name, frame); err != nil {
 			return err
 		}
-		if fs.lines {
-			if err := fs.out.Flush(); err != nil {
+		if f.lines {
+			if err := f.out.Flush(); err != nil {
 				return fileError(err)
 			}
 		}
@@ -82,9 +86,9 @@ func (fs *frames) one(name string, do func(name string, f *capture.Frame) error)
 	}
 }
 
-func (fs *frames) tellSkipped(name string, s capture.Skipped) {
+func (f *frames) tellSkipped(name string, s capture.Skipped) {
 	if s.Frames > 0 {
-		fmt.Fprintf(fs.t.errs, "postern: %s: %s left out that %s not Ethernet, the first is frame %d: %s\n",
+		fmt.Fprintf(f.t.errs, "postern: %s: %s left out that %s not Ethernet, the first is frame %d: %s\n",
 			name, count(s.Frames, "frame"), map[bool]string{true: "is", false: "are"}[s.Frames == 1], s.First, s.LinkType)
 	}
 }

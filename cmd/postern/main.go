@@ -31,7 +31,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	var e *exitError
 	if !errors.As(err, &e) {
 		// What cobra itself says is about the command line.
-		fmt.Fprintf(errs, "%s: %v\nsee %s --help\n", cmd.CommandPath(), err, cmd.CommandPath())
+		fmt.Fprintf(errs, "%s: %v\nusage: %s\nsee %s --help\n", cmd.CommandPath(), err, cmd.UseLine(), cmd.CommandPath())
 		return exitUsage
 	}
 	if e.err != nil {
@@ -42,7 +42,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 
 func newRoot(t *term) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "postern",
+		Use:   "postern COMMAND",
 		Short: "Guard the way out of a machine for link-layer frames",
 		Long: `postern decides which ARP, DHCP and other link-layer frames may leave a Linux
 machine. A policy file says so, in the language of Wireshark's display filters.
@@ -52,9 +52,10 @@ wrong), 2 usage, 3 the machine refused (rights, kernel, files).`,
 		Example: `  postern check policy.yaml
   postern match 'arp.opcode == 2' trace.pcapng
   postern replay -f policy.yaml -w dropped.pcapng trace.pcapng`,
-		Args:          cobra.NoArgs,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Args:                  cobra.NoArgs,
+		DisableFlagsInUseLine: true,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SetOut(t.errs)
 			if err := cmd.Help(); err != nil {
