@@ -3,42 +3,111 @@
 // counters. It knows no socket, no interface and no kernel: engines know it.
 package firewall
 
-import "github.com/postern-fw/postern/firewall/filter"
+import (
+	"reflect"
+	"sync"
+	"sync/atomic"
+
+	"github.com/postern-fw/postern/firewall/filter"
+)
 
 // Firewall is a program in force, with its live sets, limits and counters. It
 // is safe for use by many goroutines. The zero value, and nil, drop everything.
-type Firewall struct{}
+type Firewall struct {
+	replacing sync.Mutex
+	state     atomic.Pointer[state]
+}
 
-// Parse reads a policy file; name appears in its diagnostics. The error is a
-// Diagnostics. warnings come with a sound policy.
-func Parse(name string, src []byte) (p *Policy, warnings Diagnostics, err error) {
-	panic("not written yet")
+// state is what one frame is judged by: it is read once, so that no frame sees
+// half of one policy and half of another.
+type state struct {
+	*Program
+	sets     filter.Sets
+	limits   []*limiter // by rule, nil without a limit
+	counters []*counter // by rule, then the default's and the malformed frames'
+}
+
+type counter struct{ frames, bytes atomic.Uint64 }
+
+func (c *counter) count(p *filter.Packet) {
+	c.frames.Add(1)
+	c.bytes.Add(uint64(len(p.Frame.Bytes)))
 }
 
 // New puts p in force.
-func New(p *Policy) (*Firewall, error) { panic("not written yet") }
-
-// Replace puts p in force in one atomic step. Sets, limits and counters of what
-// stays keep their state. On an error the policy in force is untouched.
-func (f *Firewall) Replace(p *Policy) error { panic("not written yet") }
-
-// Policy is the policy in force, nil if there is none.
-func (f *Firewall) Policy() *Policy { panic("not written yet") }
-
-// Classify decides on a decoded frame. It does not allocate.
-func (f *Firewall) Classify(p *filter.Packet) Decision { panic("not written yet") }
-
-// Step is one rule of a walk, for people.
-type Step struct {
-	Rule    *Rule
-	Matched bool
-	// Over is true if the rule's expression matched but its limit was used up.
-	Over bool
+func New(p *Policy) (*Firewall, error) {
+	f := &Firewall{}
+	return f, f.Replace(p)
 }
 
-// Explain is Classify by the reference evaluator, with the walk it took. It
-// consumes no tokens and counts nothing.
-func (f *Firewall) Explain(p *filter.Packet) (Decision, []Step) { panic("not written yet") }
+// Replace puts p in force in one atomic step. Sets, limits and counters of what
+// stays keep their state: elements that were added live; the limit of a rule
+// with the same name and the same limit; the counters of a rule with the same
+// name. On an error the policy in force is untouched.
+func (f *Firewall) Replace(p *Policy) error {
+	s := &state{Program: Compile(p), sets: filter.Sets{}}
+	f.replacing.Lock()
+	defer f.replacing.Unlock()
+	old := f.state.Load()
+	if old == nil {
+		old = &state{Program: &Program{Policy: &Policy{}}, counters: []*counter{{}, {}}}
+	}
+	byName := map[string]int{}
+	for i, r := range old.Policy.Rules {
+		byName[r.Name] = i
+	}
+	for _, r := range p.Rules {
+		l, c := newLimiter(r.Limit), &counter{}
+		if i, ok := byName[r.Name]; ok {
+			c = old.counters[i]
+			if l != nil && reflect.DeepEqual(r.Limit, old.Policy.Rules[i].Limit) {
+				l = old.limits[i]
+			}
+		}
+		s.limits, s.counters = append(s.limits, l), append(s.counters, c)
+	}
+	s.counters = append(s.counters, old.counters[len(old.Policy.Rules):]...)
+	for _, d := range p.Sets {
+		set := newSet(d)
+		if was, ok := old.sets[d.Name].(*Set); ok && reflect.DeepEqual(was.decl.Types, d.Types) {
+			set.inherit(was)
+		}
+		s.sets[d.Name] = set
+	}
+	f.state.Store(s)
+	return nil
+}
+
+// Policy is the policy in force, nil if there is none.
+func (f *Firewall) Policy() *Policy {
+	if s := f.load(); s != nil {
+		return s.Policy
+	}
+	return nil
+}
+
+func (f *Firewall) load() *state {
+	if f == nil {
+		return nil
+	}
+	return f.state.Load()
+}
+
+// UpdateSet calls fn with the named live set and reports whether there is one.
+// No Replace happens meanwhile, so that no change is lost to it.
+func (f *Firewall) UpdateSet(name string, fn func(*Set)) bool {
+	f.replacing.Lock()
+	defer f.replacing.Unlock()
+	s := f.state.Load()
+	if s == nil {
+		return false
+	}
+	set, ok := s.sets[name].(*Set)
+	if ok {
+		fn(set)
+	}
+	return ok
+}
 
 // Counter is how often a rule matched.
 type Counter struct {
@@ -48,4 +117,17 @@ type Counter struct {
 
 // Counters of every rule in order, then the default's and the malformed
 // frames'.
-func (f *Firewall) Counters() []Counter { panic("not written yet") }
+func (f *Firewall) Counters() []Counter {
+	s := f.load()
+	if s == nil {
+		return nil
+	}
+	out := make([]Counter, len(s.counters))
+	for i, c := range s.counters {
+		out[i] = Counter{Frames: c.frames.Load(), Bytes: c.bytes.Load()}
+		if i < len(s.Policy.Rules) {
+			out[i].Rule = s.Policy.Rules[i]
+		}
+	}
+	return out
+}

@@ -1,6 +1,8 @@
 package firewall
 
 import (
+	"go.yaml.in/yaml/v3"
+
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
@@ -71,6 +73,8 @@ type Rule struct {
 	Audit bool
 	// Line is where the rule stands in its file, counted from 1.
 	Line int
+
+	node *yaml.Node // for diagnostics
 }
 
 // Assignment is `field: value` under `set`.
@@ -93,6 +97,7 @@ type Limit struct {
 type SetDecl struct {
 	Name     string
 	Types    []filter.Type
+	Bits     []int // width of a number, 0 for 64
 	Elements []Element
 }
 

@@ -1,0 +1,163 @@
+package firewall
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// maxAlternatives bounds the conjunctions made of one rule; what would exceed
+// it stays an expression to evaluate.
+const maxAlternatives = 1024
+
+// maxRangePrefixes is how many prefixes a range may need to become key parts.
+const maxRangePrefixes = 4
+
+// conjunction is keys to look up and expressions to evaluate, all to be true.
+type conjunction struct {
+	keys []keyed
+	rest []filter.Expr
+}
+
+type keyed struct {
+	part KeyPart
+	val  filter.Value
+}
+
+// alternatives gives conjunctions of which any must be true for e to be.
+func alternatives(e filter.Expr) []conjunction {
+	switch e := e.(type) {
+	case nil:
+		return []conjunction{{}}
+	case *filter.Or:
+		var out []conjunction
+		for _, x := range e.X {
+			out = append(out, alternatives(x)...)
+		}
+		if len(out) <= maxAlternatives {
+			return out
+		}
+	case *filter.And:
+		out := []conjunction{{}}
+		for _, x := range e.X {
+			out = product(out, x)
+		}
+		return out
+	case *filter.Compare:
+		if e.Op == filter.Eq && e.Other == nil {
+			return keysOf(e, e.Field, []filter.Range{{Lo: e.Const, Hi: e.Const}})
+		}
+	case *filter.In:
+		if e.Set == "" {
+			return keysOf(e, e.Fields[0], e.Elements)
+		}
+	}
+	return []conjunction{{rest: []filter.Expr{e}}}
+}
+
+// product joins each conjunction with each alternative of e.
+func product(out []conjunction, e filter.Expr) []conjunction {
+	alts := alternatives(e)
+	if len(out)*len(alts) > maxAlternatives {
+		alts = []conjunction{{rest: []filter.Expr{e}}}
+	}
+	var next []conjunction
+	for _, a := range out {
+		for _, b := range alts {
+			next = append(next, conjunction{
+				keys: append(a.keys[:len(a.keys):len(a.keys)], b.keys...),
+				rest: append(a.rest[:len(a.rest):len(a.rest)], b.rest...),
+			})
+		}
+	}
+	return next
+}
+
+// keysOf turns an equality into key parts, or leaves e as it is.
+func keysOf(e filter.Expr, ref filter.Ref, ranges []filter.Range) []conjunction {
+	whole := []conjunction{{rest: []filter.Expr{e}}}
+	if ref.Slice != nil || ref.Mask != 0 || ref.Field.Type == filter.TypeProtocol || len(ranges) > maxAlternatives {
+		return whole
+	}
+	var out []conjunction
+	for _, r := range ranges {
+		ps, ok := prefixes(r)
+		if !ok || len(ps) > maxRangePrefixes || r.Lo.Type != ref.Field.Type {
+			return whole
+		}
+		for _, p := range ps {
+			out = append(out, conjunction{keys: []keyed{{KeyPart{ref.Field, p.bits}, p.val}}})
+		}
+	}
+	return out
+}
+
+// shape names the parts of the key, after putting them into one order. All but
+// one field that may occur often are left to evaluation: the look-ups of one
+// frame must not multiply.
+func (c *conjunction) shape() string {
+	sort.SliceStable(c.keys, func(i, j int) bool {
+		a, b := c.keys[i].part, c.keys[j].part
+		return a.Field.Name < b.Field.Name || a.Field == b.Field && a.Bits > b.Bits
+	})
+	kept, size, many := c.keys[:0:0], 0, false
+	for _, k := range c.keys {
+		n := keyLen(k)
+		if k.part.Field.Many && many || size+n > keyBytes {
+			c.rest = append(c.rest, k.expr())
+			continue
+		}
+		many = many || k.part.Field.Many
+		size += n
+		kept = append(kept, k)
+	}
+	c.keys = kept
+	var b strings.Builder
+	for _, k := range c.keys {
+		fmt.Fprintf(&b, "%s/%d ", k.part.Field.Name, k.part.Bits)
+	}
+	return b.String()
+}
+
+// keyLen is the room a part can need with any value a frame may hold.
+func keyLen(k keyed) int {
+	if w := whole(k.part.Field.Type); w > 0 {
+		return w / 8
+	}
+	return 1 + maxKeyText
+}
+
+// expr is the key part as an expression again.
+func (k keyed) expr() filter.Expr {
+	c := filter.Const{Type: k.part.Field.Type, Value: k.val, Prefix: filter.Full}
+	hi := c
+	switch w := whole(c.Type); {
+	case w == 64:
+		hi.Num = k.val.Num | shiftedOnes(k.part.Bits)
+	case w == 128 && k.part.Bits < w:
+		c.Prefix = k.part.Bits
+		hi = c
+	}
+	return &filter.In{Fields: []filter.Ref{{Field: k.part.Field}}, Elements: []filter.Range{{Lo: c, Hi: hi}}}
+}
+
+func (c *conjunction) key() string {
+	var b []byte
+	for _, k := range c.keys {
+		b, _ = appendKey(b, k.part.Field.Type, k.val, k.part.Bits)
+	}
+	return string(b)
+}
+
+// residual is what is left to evaluate, nil if nothing is.
+func (c *conjunction) residual() filter.Expr {
+	switch len(c.rest) {
+	case 0:
+		return nil
+	case 1:
+		return c.rest[0]
+	}
+	return &filter.And{X: c.rest}
+}

@@ -1,0 +1,135 @@
+package firewall
+
+import (
+	"sort"
+
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// Program is a policy in its engine-neutral decision form: shapes, each a
+// look-up by the values of the fields it compares (tuple-space search). It is
+// immutable.
+type Program struct {
+	Policy *Policy
+	// Shapes are ordered by their lowest rule, so that the walk may stop at the
+	// first shape that can only hold later rules than the one found.
+	Shapes []*Shape
+}
+
+// Shape is the conjunctions that compare the same bits of the same fields.
+type Shape struct {
+	Parts []KeyPart
+	// First is the lowest rule in the shape.
+	First int
+	// Entries maps the key of Parts to candidates, in rule order.
+	Entries map[string][]Candidate
+}
+
+// KeyPart is one field of a key, of which the first Bits bits count.
+type KeyPart struct {
+	Field *filter.Field
+	Bits  int
+}
+
+// Candidate is a rule that matches if Rest does; a nil Rest always does.
+type Candidate struct {
+	Rule int
+	Rest filter.Expr
+}
+
+// Compile makes the decision form of a policy.
+func Compile(p *Policy) *Program {
+	prog, shapes := &Program{Policy: p}, map[string]*Shape{}
+	for i, r := range p.Rules {
+		for _, c := range alternatives(r.Match) {
+			s := shapes[c.shape()]
+			if s == nil {
+				s = &Shape{First: i, Entries: map[string][]Candidate{}}
+				for _, k := range c.keys {
+					s.Parts = append(s.Parts, k.part)
+				}
+				shapes[c.shape()] = s
+				prog.Shapes = append(prog.Shapes, s)
+			}
+			k := c.key()
+			s.Entries[k] = append(s.Entries[k], Candidate{i, c.residual()})
+		}
+	}
+	sort.SliceStable(prog.Shapes, func(i, j int) bool { return prog.Shapes[i].First < prog.Shapes[j].First })
+	return prog
+}
+
+// maxMatches bounds the rules kept of one walk; a frame that more rules touch
+// takes the linear walk, which decides the same.
+const maxMatches = 32
+
+// matches collects, in rule order, the rules that match up to the first
+// terminal one without a limit.
+type matches struct {
+	rules [maxMatches]int
+	n     int
+	best  int // lowest unlimited terminal rule
+	over  bool
+}
+
+// find fills m.
+func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
+	m.best = len(prog.Policy.Rules)
+	for _, s := range prog.Shapes {
+		if s.First > m.best || m.over {
+			return
+		}
+		var buf [keyBytes]byte
+		s.probe(prog, p, sets, m, buf[:0], 0)
+	}
+}
+
+// probe builds the key part by part; a field with several occurrences tries
+// each of them.
+func (s *Shape) probe(prog *Program, p *filter.Packet, sets filter.Sets, m *matches, key []byte, part int) {
+	if part == len(s.Parts) {
+		for _, c := range s.Entries[string(key)] {
+			if c.Rule > m.best {
+				return
+			}
+			if c.Rest == nil || filter.Eval(c.Rest, p, sets) {
+				m.add(prog.Policy.Rules[c.Rule], c.Rule)
+			}
+		}
+		return
+	}
+	k := s.Parts[part]
+	for i := 0; ; i++ {
+		v, ok := k.Field.Value(p, i)
+		if !ok {
+			return
+		}
+		if next, ok := appendKey(key, k.Field.Type, v, k.Bits); ok {
+			s.probe(prog, p, sets, m, next, part+1)
+		}
+		if !k.Field.Many {
+			return
+		}
+	}
+}
+
+// add puts a rule in its place; a rule may come by several alternatives.
+func (m *matches) add(r *Rule, rule int) {
+	if r.Action.Terminal() && r.Limit == nil {
+		m.best = min(m.best, rule)
+	}
+	at := m.n
+	for at > 0 && m.rules[at-1] >= rule {
+		if m.rules[at-1] == rule {
+			return
+		}
+		at--
+	}
+	if m.n == maxMatches {
+		m.over = true
+		return
+	}
+	copy(m.rules[at+1:m.n+1], m.rules[at:m.n])
+	m.rules[at] = rule
+	m.n++
+}
