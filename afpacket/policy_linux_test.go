@@ -73,7 +73,7 @@ func TestPolicyEffects(t *testing.T) {
 		{"set what is not there", []*firewall.Rule{{Name: "arp", Action: firewall.ActionSet, Set: []firewall.Assignment{set(t, "arp.src.hw_mac", otherMAC)}}},
 			"default", firewall.ReasonUnsendable, "", ""},
 		{"forward", []*firewall.Rule{setDst, {Name: "fwd", Action: firewall.ActionForward, Iface: "a"}}, "", 0, "", "rewritten"},
-		{"too many effects", []*firewall.Rule{dup, dup, dup, dup, dup, dup, dup, dup, dup}, "default", firewall.ReasonTooManyEffects, "", ""},
+		{"too many effects", []*firewall.Rule{dup, dup, dup, dup, dup, dup, dup, dup, dup}, "dup", firewall.ReasonTooManyEffects, "", ""},
 		{"first match", []*firewall.Rule{{Name: "evil", Match: expr(t, "eth.type == 0x88b6"), Action: firewall.ActionDrop}}, "", 0, "as sent", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,10 +2,13 @@ package firewall
 
 import (
 	"encoding/hex"
+	"net"
 	"path"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // Parse reads a policy file; name appears in its diagnostics. The error is a
@@ -88,8 +91,18 @@ func (d *decoder) guard(n *yaml.Node) (g Guard) {
 func (d *decoder) test(n *yaml.Node, p *Policy) {
 	t, hasFrame, hasExpect := Test{Line: n.Line}, false, false
 	d.fields(n, "a test", map[string]func(*yaml.Node){
-		"name": func(v *yaml.Node) { t.Name, _ = d.text(v, "name") },
-		"rule": func(v *yaml.Node) { t.Rule, _ = d.text(v, "rule") },
+		"name":       func(v *yaml.Node) { t.Name, _ = d.text(v, "name") },
+		"rule":       func(v *yaml.Node) { t.Rule, _ = d.text(v, "rule") },
+		"iface.name": func(v *yaml.Node) { t.Iface, _ = d.text(v, "iface.name") },
+		"iface.mac": func(v *yaml.Node) {
+			s, _ := d.text(v, "iface.mac")
+			mac, err := net.ParseMAC(s)
+			if err != nil || len(mac) != len(t.IfaceMAC) {
+				d.errorf(v, "write six bytes: 02:00:00:00:00:01", "bad iface.mac %q", s)
+				return
+			}
+			t.HasIfaceMAC = copy(t.IfaceMAC[:], mac) == len(t.IfaceMAC)
+		},
 		"frame": func(v *yaml.Node) {
 			s, _ := d.text(v, "frame")
 			b, err := hex.DecodeString(strings.NewReplacer(":", "", "\n", "").Replace(strings.Join(strings.Fields(s), "")))
@@ -98,6 +111,8 @@ func (d *decoder) test(n *yaml.Node, p *Policy) {
 			}
 			t.Frame, hasFrame = b, true
 		},
+		"iface.name": func(v *yaml.Node) { t.Meta.Iface, _ = d.text(v, "iface.name") },
+		"iface.mac":  func(v *yaml.Node) { d.ifaceMAC(v, &t.Meta) },
 		"expect": func(v *yaml.Node) {
 			var r Rule
 			d.verdict(v, &r)
@@ -111,4 +126,16 @@ func (d *decoder) test(n *yaml.Node, p *Policy) {
 		d.errorf(n, "write {name: …, frame: HEX, expect: drop}", "a test needs `frame` and `expect`")
 	}
 	p.Tests = append(p.Tests, t)
+}
+
+func (d *decoder) ifaceMAC(n *yaml.Node, m *filter.Meta) {
+	s, _ := d.text(n, "iface.mac")
+	c, err := filter.ParseConst(s, filter.TypeMAC, 0)
+	if err != nil {
+		d.errorf(n, "", "%v", err)
+	}
+	for i := range m.IfaceMAC {
+		m.IfaceMAC[i] = byte(c.Num >> (40 - 8*i))
+	}
+	m.HasIfaceMAC = true
 }

@@ -115,10 +115,18 @@ type Element struct {
 type Test struct {
 	Name  string
 	Frame []byte
+	// Meta holds what `iface.name` and `iface.mac` say of the interface the frame
+	// leaves by.
+	Meta filter.Meta
 	// Expect and Rule are what must come out; ExpectIface is where an expected
 	// `forward` leads. Rule "" is not compared.
 	Expect      Verdict
 	ExpectIface string
 	Rule        string
+	// Iface and IfaceMAC are the guarded interface the frame leaves by, as
+	// `iface.name` and `iface.mac` give it; IfaceMAC is valid if HasIfaceMAC.
+	Iface       string
+	IfaceMAC    [6]byte
+	HasIfaceMAC bool
 	Line        int
 }

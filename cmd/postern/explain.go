@@ -89,6 +89,8 @@ func frameOf(t *term, name string, n int) (*capture.Frame, error) {
 	defer r.Close()
 	for last := 0; ; {
 		switch f, err := r.Next(); {
+		case err == io.EOF && r.Skipped().Frames > 0 && n > last:
+			return nil, usageError("%s has no Ethernet frame %d; %s left out: %s", name, n, count(r.Skipped().Frames, "frame"), r.Skipped().LinkType)
 		case err == io.EOF:
 			return nil, usageError("%s has %s, no frame %d", name, count(last, "frame"), n)
 		case err != nil:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 
@@ -33,12 +34,17 @@ damaged: the frames before the damage are judged.`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return captureExt, cobra.ShellCompDirectiveFilterFileExt
 		},
-		RunE: func(_ *cobra.Command, captures []string) (err error) {
+		RunE: func(_ *cobra.Command, captures []string) error {
 			if err := r.door.parse(); err != nil {
 				return err
 			}
-			if _, r.fw, err = mustPolicy(t, file); err != nil {
+			policy, fw, err := mustPolicy(t, file)
+			if err != nil {
 				return err
+			}
+			r.fw, r.width = fw, len("malformed")
+			for _, rule := range policy.Rules {
+				r.width = min(maxWidth, max(r.width, len(rule.Name)))
 			}
 			return r.run(captures)
 		},
@@ -51,6 +57,9 @@ damaged: the frames before the damage are judged.`,
 	return cmd
 }
 
+// maxWidth is how wide the column of rules may be; longer names stand out.
+const maxWidth = 24
+
 type replay struct {
 	t       *term
 	fw      *firewall.Firewall
@@ -62,10 +71,17 @@ type replay struct {
 	enc      *json.Encoder
 	w        *capture.Writer
 	several  bool
+	width    int // of the column of rules
 	packet   filter.Packet
 	line     []byte
 	verdicts [3]int
 	audited  int
+
+	// current is the capture being read and number its last frame; shift is added
+	// to its time stamps.
+	current    string
+	number     int
+	shift, now int64
 }
 
 func (r *replay) run(captures []string) (err error) {
@@ -109,7 +125,9 @@ func (r *replay) writeDropped(captures []string) (finish func() error, err error
 }
 
 func (r *replay) frame(name string, f *capture.Frame) error {
-	r.packet.Decode(f.Data, r.door.meta(f))
+	m := r.door.meta(f)
+	m.Time = r.clock(name, f)
+	r.packet.Decode(f.Data, m)
 	d := r.fw.Classify(&r.packet)
 	r.verdicts[d.Verdict]++
 	if d.Audited {
@@ -128,6 +146,19 @@ func (r *replay) frame(name string, f *capture.Frame) error {
 	return r.print(name, f, &d)
 }
 
+// clock is the time stamp, but a capture older than the one before goes on where
+// that ended: for limits, time that runs backwards would stand still.
+func (r *replay) clock(name string, f *capture.Frame) int64 {
+	if name != r.current || f.Number <= r.number {
+		r.current, r.shift = name, max(0, r.now-f.Time)
+	}
+	r.number = f.Number
+	if f.Time < math.MaxInt64-r.shift {
+		r.now = f.Time + r.shift
+	}
+	return r.now
+}
+
 func (r *replay) print(name string, f *capture.Frame, d *firewall.Decision) error {
 	b := r.line[:0]
 	if r.several {
@@ -135,7 +166,12 @@ func (r *replay) print(name string, f *capture.Frame, d *firewall.Decision) erro
 	}
 	b = strconv.AppendInt(b, int64(f.Number), 10)
 	b = append(append(b, "  "...), r.t.paint.verdict(d.Verdict)...)
-	b = append(append(b, ' '), because(d)...)
+	b = append(b, ' ')
+	rule := len(b)
+	b = append(b, because(d)...)
+	for len(b) < rule+r.width {
+		b = append(b, ' ')
+	}
 	b = append(r.packet.AppendSummary(append(b, "  "...)), '\n')
 	r.line = b
 	_, err := r.fs.out.Write(b)
@@ -145,7 +181,10 @@ func (r *replay) print(name string, f *capture.Frame, d *firewall.Decision) erro
 // because names what decided: a rule, the default, or what is malformed.
 func because(d *firewall.Decision) string {
 	s := d.RuleName()
-	if d.Reason != firewall.ReasonRule && d.Reason != firewall.ReasonDefault {
+	switch {
+	case d.Reason.Malformed():
+		s = d.Reason.String()
+	case d.Reason != firewall.ReasonRule && d.Reason != firewall.ReasonDefault:
 		s += " (" + d.Reason.String() + ")"
 	}
 	if d.Verdict == firewall.Forward && d.Rule != nil {

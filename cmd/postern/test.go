@@ -70,7 +70,7 @@ func testPolicy(t *term, name string, door *door, asJSON bool) (passed bool, err
 			}
 		}
 		var p filter.Packet
-		p.Decode(test.Frame, testMeta(door))
+		p.Decode(test.Frame, testMeta(door, test))
 		d := fw.Classify(&p)
 		ok := test.Expect == d.Verdict && (test.Rule == "" || test.Rule == d.RuleName()) &&
 			(test.ExpectIface == "" || d.Rule != nil && d.Rule.Iface == test.ExpectIface)
@@ -101,9 +101,18 @@ func testPolicy(t *term, name string, door *door, asJSON bool) (passed bool, err
 	return failed == 0, ioError(err)
 }
 
-// testMeta: the clock stands still, so that tests say the same every time.
-func testMeta(d *door) filter.Meta {
-	return filter.Meta{Time: 1, Iface: d.name, IfaceMAC: d.hw, HasIfaceMAC: d.mac != ""}
+// testMeta is what the test says, and else the flags. The clock stands still, so
+// that tests say the same every time.
+func testMeta(test *firewall.Test, d *door) filter.Meta {
+	m := test.Meta
+	m.Time = 1
+	if m.Iface == "" {
+		m.Iface = d.name
+	}
+	if !m.HasIfaceMAC {
+		m.IfaceMAC, m.HasIfaceMAC = d.hw, d.mac != ""
+	}
+	return m
 }
 
 // limited reports whether a frame can change the next one's verdict.
