@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // Parse reads a policy file; name appears in its diagnostics. The error is a
@@ -111,8 +109,6 @@ func (d *decoder) test(n *yaml.Node, p *Policy) {
 			}
 			t.Frame, hasFrame = b, true
 		},
-		"iface.name": func(v *yaml.Node) { t.Meta.Iface, _ = d.text(v, "iface.name") },
-		"iface.mac":  func(v *yaml.Node) { d.ifaceMAC(v, &t.Meta) },
 		"expect": func(v *yaml.Node) {
 			var r Rule
 			d.verdict(v, &r)
@@ -126,16 +122,4 @@ func (d *decoder) test(n *yaml.Node, p *Policy) {
 		d.errorf(n, "write {name: …, frame: HEX, expect: drop}", "a test needs `frame` and `expect`")
 	}
 	p.Tests = append(p.Tests, t)
-}
-
-func (d *decoder) ifaceMAC(n *yaml.Node, m *filter.Meta) {
-	s, _ := d.text(n, "iface.mac")
-	c, err := filter.ParseConst(s, filter.TypeMAC, 0)
-	if err != nil {
-		d.errorf(n, "", "%v", err)
-	}
-	for i := range m.IfaceMAC {
-		m.IfaceMAC[i] = byte(c.Num >> (40 - 8*i))
-	}
-	m.HasIfaceMAC = true
 }

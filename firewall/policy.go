@@ -115,9 +115,6 @@ type Element struct {
 type Test struct {
 	Name  string
 	Frame []byte
-	// Meta holds what `iface.name` and `iface.mac` say of the interface the frame
-	// leaves by.
-	Meta filter.Meta
 	// Expect and Rule are what must come out; ExpectIface is where an expected
 	// `forward` leads. Rule "" is not compared.
 	Expect      Verdict
