@@ -70,7 +70,7 @@ func testPolicy(t *term, name string, door *door, asJSON bool) (passed bool, err
 			}
 		}
 		var p filter.Packet
-		p.Decode(test.Frame, testMeta(door, test))
+		p.Decode(test.Frame, testMeta(test, door))
 		d := fw.Classify(&p)
 		ok := test.Expect == d.Verdict && (test.Rule == "" || test.Rule == d.RuleName()) &&
 			(test.ExpectIface == "" || d.Rule != nil && d.Rule.Iface == test.ExpectIface)
@@ -104,8 +104,7 @@ func testPolicy(t *term, name string, door *door, asJSON bool) (passed bool, err
 // testMeta is what the test says, and else the flags. The clock stands still, so
 // that tests say the same every time.
 func testMeta(test *firewall.Test, d *door) filter.Meta {
-	m := test.Meta
-	m.Time = 1
+	m := filter.Meta{Time: 1, Iface: test.Iface, IfaceMAC: test.IfaceMAC, HasIfaceMAC: test.HasIfaceMAC}
 	if m.Iface == "" {
 		m.Iface = d.name
 	}
