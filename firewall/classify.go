@@ -2,8 +2,7 @@ package firewall
 
 import "github.com/postern-fw/postern/firewall/filter"
 
-// Classify decides on a decoded frame. It does not allocate, but for the first
-// frame of a new key of a limit.
+// Classify decides on a decoded frame. It does not allocate.
 func (f *Firewall) Classify(p *filter.Packet) (d Decision) {
 	s := f.load()
 	if s == nil {

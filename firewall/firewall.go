@@ -56,13 +56,18 @@ func (f *Firewall) Replace(p *Policy) error {
 	for i, r := range old.Policy.Rules {
 		byName[r.Name] = i
 	}
+	keys := keysPerLimit(p.Rules)
 	for _, r := range p.Rules {
-		l, c := newLimiter(r.Limit), &counter{}
-		if i, ok := byName[r.Name]; ok {
+		var l *limiter
+		i, stays := byName[r.Name]
+		if stays && reflect.DeepEqual(r.Limit, old.Policy.Rules[i].Limit) {
+			l = old.limits[i]
+		} else {
+			l = newLimiter(r.Limit, keys)
+		}
+		c := &counter{}
+		if stays {
 			c = old.counters[i]
-			if l != nil && reflect.DeepEqual(r.Limit, old.Policy.Rules[i].Limit) {
-				l = old.limits[i]
-			}
 		}
 		s.limits, s.counters = append(s.limits, l), append(s.counters, c)
 	}

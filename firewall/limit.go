@@ -1,38 +1,74 @@
 package firewall
 
 import (
+	"hash/maphash"
 	"sync"
 
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
-// limitKeys bounds the buckets of one limit. When all are in use and none has
-// refilled, a new key is over its limit: memory stays bounded under a flood of
-// invented keys, and the door stays closed.
-const limitKeys = 1 << 16
+const (
+	// limitKeys is how many keys a limit can tell apart at one time.
+	limitKeys = 1 << 16
+	// limitKeysShared is what all keyed limits of a policy share once they are so
+	// many that limitKeys for each would be too much memory (16 bytes a key).
+	limitKeysShared = 1 << 22
+	// limitKeysFew is what a limit has in any case.
+	limitKeysFew = 1 << 10
+	// limitWindow is how many slots a key may live in.
+	limitWindow = 16
+)
 
-// bucket is one token bucket; full again at the instant full, in nanoseconds.
-// It is kept as a theoretical arrival time (GCRA), exact in integers.
-type bucket struct{ full int64 }
-
-// limiter is the live state of a rule's limit.
+// limiter is the live state of a rule's limit: token buckets in a table whose
+// size is fixed, so that no flood of invented keys makes it grow and taking a
+// token allocates nothing. A key that finds no slot, because all it may live in
+// belong to buckets that have not refilled, is over its limit: the door stays
+// closed.
 type limiter struct {
 	limit *Limit
+	seed  maphash.Seed // a sender cannot choose keys that collide
 	mu    sync.Mutex
-	one   bucket
-	keyed map[string]*bucket
-	swept int64
+	slots []slot
 }
 
-func newLimiter(l *Limit) *limiter {
+// slot is a token bucket, kept as a theoretical arrival time (GCRA), exact in
+// integers: it is full again at the instant full, in nanoseconds, and from then
+// on the slot is free.
+type slot struct {
+	key  uint64
+	full int64
+}
+
+// newLimiter makes the limiter of l with room for the given number of keys, a
+// power of two; nil for no limit. Pages of the table that no frame has touched
+// take no memory.
+func newLimiter(l *Limit, keys int) *limiter {
 	if l == nil {
 		return nil
 	}
-	return &limiter{limit: l, keyed: map[string]*bucket{}}
+	if len(l.Per) == 0 {
+		keys = 1
+	}
+	return &limiter{limit: l, seed: maphash.MakeSeed(), slots: make([]slot, keys)}
 }
 
-// take consumes a token of the frame's bucket and reports whether there was
-// one. A frame without the fields the limit is keyed by has none.
+// keysPerLimit divides the room for keys among the keyed limits of a policy.
+func keysPerLimit(rules []*Rule) int {
+	keyed, each := 0, limitKeys
+	for _, r := range rules {
+		if r.Limit != nil && len(r.Limit.Per) > 0 {
+			keyed++
+		}
+	}
+	for each > limitKeysFew && each*keyed > limitKeysShared {
+		each /= 2
+	}
+	return each
+}
+
+// take asks for a token of the frame's bucket, takes it if consume, and reports
+// whether there was one. A frame without the fields the limit is keyed by has
+// none.
 func (l *limiter) take(p *filter.Packet, consume bool) bool {
 	var buf [keyBytes * 2]byte
 	b, now, ok := buf[:0], p.Meta.Time, false
@@ -48,48 +84,41 @@ func (l *limiter) take(p *filter.Packet, consume bool) bool {
 			return false
 		}
 	}
+	key := maphash.Bytes(l.seed, b)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := &l.one
-	if len(l.limit.Per) > 0 {
-		if at = l.keyed[string(b)]; at == nil {
-			if at = l.newBucket(b, now, consume); at == nil {
-				return false
-			}
+	s := l.find(key, now)
+	if s == nil {
+		return false
+	}
+	if s.key != key || s.full < now {
+		if !consume {
+			return true
 		}
+		s.key, s.full = key, now
 	}
-	return at.take(l.limit, now, consume)
-}
-
-func (l *limiter) newBucket(key []byte, now int64, consume bool) *bucket {
-	if !consume {
-		return &bucket{}
-	}
-	// One sweep a second at most: a flood must not make every frame pay for one.
-	if len(l.keyed) >= limitKeys && now-l.swept >= 1e9 {
-		l.swept = now
-		for k, b := range l.keyed {
-			if b.full <= now {
-				delete(l.keyed, k)
-			}
-		}
-	}
-	if len(l.keyed) >= limitKeys {
-		return nil
-	}
-	b := &bucket{}
-	l.keyed[string(key)] = b
-	return b
-}
-
-func (b *bucket) take(l *Limit, now int64, consume bool) bool {
-	cost := max(1, l.Interval/int64(l.Tokens))
-	full := max(b.full, now)
-	if full+cost-now > int64(l.Burst)*cost {
+	cost := max(1, l.limit.Interval/int64(l.limit.Tokens))
+	if s.full+cost-now > int64(l.limit.Burst)*cost {
 		return false
 	}
 	if consume {
-		b.full = full + cost
+		s.full += cost
 	}
 	return true
+}
+
+// find gives the key's slot, or else a free one, or else nil. A table of one
+// slot has one bucket for all frames.
+func (l *limiter) find(key uint64, now int64) (free *slot) {
+	mask := uint64(len(l.slots) - 1)
+	for i := range min(limitWindow, len(l.slots)) {
+		s := &l.slots[(key+uint64(i))&mask]
+		if s.key == key {
+			return s
+		}
+		if free == nil && s.full <= now {
+			free = s
+		}
+	}
+	return free
 }
