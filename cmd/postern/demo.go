@@ -3,23 +3,21 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-fw/postern/afpacket"
+	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/firewall/filter"
 	"github.com/postern-fw/postern/integration/lab"
-	"github.com/postern-fw/postern/proto/arp"
-	"github.com/postern-fw/postern/proto/frame"
 )
 
 const inUserNS = "POSTERN_DEMO_USERNS"
@@ -30,7 +28,11 @@ func demo(out, errs io.Writer) int {
 	if os.Geteuid() != 0 && os.Getenv(inUserNS) == "" {
 		return demoInUserNS(out, errs)
 	}
-	if err := runDemo(out); err != nil {
+	switch err := runDemo(out, newPaint(out)); {
+	case errors.Is(err, errDemo):
+		fmt.Fprintf(errs, "postern demo: %v\n", err)
+		return exitNo
+	case err != nil:
 		fmt.Fprintf(errs, "postern demo: %v\n", err)
 		if errors.Is(err, unix.EPERM) {
 			fmt.Fprintln(errs, "remedy: run as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces)")
@@ -41,7 +43,7 @@ func demo(out, errs io.Writer) int {
 }
 
 func demoInUserNS(out, errs io.Writer) int {
-	fmt.Fprintln(out, "Not root: using a user namespace.")
+	fmt.Fprintln(out, "Not root: all of this runs in a user namespace. It leaves out nothing: a guarded socket needs CAP_NET_RAW there, no more.")
 	cmd := exec.Command("/proc/self/exe", "demo")
 	cmd.Env = append(os.Environ(), inUserNS+"=1")
 	cmd.Stdout, cmd.Stderr = out, errs
@@ -62,109 +64,139 @@ func demoInUserNS(out, errs io.Writer) int {
 	return 0
 }
 
-func runDemo(out io.Writer) error {
+// errDemo is an outcome that should not have been.
+var errDemo = errors.New("the guard did not do as its policy says")
+
+func runDemo(out io.Writer, colour paint) error {
 	pair, err := lab.New()
 	if err != nil {
 		return err
 	}
 	defer pair.Close()
-	var conns [2]*packet.Conn
-	for i := range conns {
-		if err := pair.Do(i, func() (err error) {
-			conns[i], err = packet.Listen(pair.Ifi[i], packet.Raw, unix.ETH_P_ALL, nil)
-			return err
-		}); err != nil {
-			return err
-		}
-		defer conns[i].Close()
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FRAME\tSEEN AS\tARRIVED")
-	for _, f := range demoFrames(pair.Ifi[0].HardwareAddr) {
-		if _, err := conns[0].WriteTo(f.bytes, &packet.Addr{HardwareAddr: f.bytes[:6]}); err != nil {
-			return err
-		}
-		ok, err := arrived(conns[1], f.bytes)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%s\t%s\t%t\n", f.name, seenAs(f.bytes), ok)
-	}
-	if err := w.Flush(); err != nil {
+	guard, err := newDemoGuard(pair)
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, "\nNothing is refused: this version parses frames and has no guard yet.")
+	defer guard.close()
+	var far *packet.Conn
+	if err := pair.Do(1, func() (err error) {
+		far, err = packet.Listen(pair.Ifi[1], packet.Raw, unix.ETH_P_ALL, nil)
+		return err
+	}); err != nil {
+		return err
+	}
+	defer far.Close()
+
+	frames := demoFrames(guard.mac)
+	accepted := 0
+	for i := range frames {
+		if err := guard.send(&frames[i]); err != nil {
+			return fmt.Errorf("%s: %w", frames[i].name, err)
+		}
+		if frames[i].decision.Verdict != firewall.Drop {
+			accepted++
+		}
+	}
+	if err := countArrivals(far, frames, accepted); err != nil {
+		return err
+	}
+	return report(out, colour, frames)
+}
+
+// demoGuard is the near side: guarded sockets of one firewall. It is the
+// classifier of them all, to keep what was decided and on which bytes.
+type demoGuard struct {
+	*demoSockets
+	fw    *firewall.Firewall
+	frame *demoFrame
+}
+
+func (g *demoGuard) Classify(p *filter.Packet) firewall.Decision {
+	g.frame.decision = g.fw.Classify(p)
+	g.frame.bytes = append([]byte(nil), p.Bytes(filter.LayerFrame)...)
+	return g.frame.decision
+}
+
+// send expects of the socket what the firewall decided: an error if it dropped.
+func (g *demoGuard) send(f *demoFrame) error {
+	g.frame = f
+	err := f.send(g.demoSockets)
+	if f.bytes == nil {
+		return fmt.Errorf("never came to the guard: %w", err)
+	}
+	var blocked *afpacket.BlockedError
+	if f.decision.Verdict == firewall.Drop && errors.As(err, &blocked) {
+		return nil
+	}
 	return err
 }
 
-type demoFrame struct {
-	name  string
-	bytes []byte
-}
-
-// demoFrames are ARP replies from mac: an honest one, a forged sender, and the
-// same in the wrappings that hide it from a filter on the ethertype.
-func demoFrames(mac net.HardwareAddr) []demoFrame {
-	body := func(hw net.HardwareAddr, size byte) []byte {
-		b := []byte{0, 1, 8, 0, size, 4, 0, 2}
-		b = append(append(b, hw...), 192, 0, 2, 10)
-		return append(append(b, 2, 0, 0, 0, 0, 2), 192, 0, 2, 11)
-	}
-	eth := func(between []byte, payload []byte) []byte {
-		b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, mac...)
-		b = append(append(b, between...), payload...)
-		return append(b, make([]byte, max(0, 60-len(b)))...)
-	}
-	victim := net.HardwareAddr{2, 0, 0, 0, 0, 0x99}
-	return []demoFrame{
-		{"ARP reply", eth([]byte{8, 6}, body(mac, 6))},
-		{"ARP reply, another's hardware address", eth([]byte{8, 6}, body(victim, 6))},
-		{"the same in two VLAN tags", eth([]byte{0x81, 0, 0, 5, 0x81, 0, 0, 0, 8, 6}, body(victim, 6))},
-		{"the same in LLC/SNAP", eth([]byte{0, 36, 0xaa, 0xaa, 3, 0, 0, 0, 8, 6}, body(victim, 6))},
-		{"ARP with hw.size 255", eth([]byte{8, 6}, body(victim, 255))},
-	}
-}
-
-func seenAs(b []byte) string {
-	var f frame.Frame
-	f.Decode(b)
-	if f.Malformed != frame.CauseNone {
-		return "malformed: " + f.Malformed.String()
-	}
-	if f.EtherType != unix.ETH_P_ARP {
-		return fmt.Sprintf("ethertype %#04x", f.EtherType)
-	}
-	var p arp.Packet
-	p.Decode(f.Payload)
-	if p.Malformed != arp.CauseNone {
-		return "malformed: " + p.Malformed.String()
-	}
-	ip := binary.BigEndian.AppendUint32(nil, p.SrcIPv4)
-	forged := ""
-	if string(p.SrcHW[:]) != string(b[6:12]) {
-		forged = ", not eth.src"
-	}
-	return fmt.Sprintf("arp.opcode %d: %v is at %v%s", p.Opcode, net.IP(ip), net.HardwareAddr(p.SrcHW[:]), forged)
-}
-
-// arrived waits up to a second. The kernel itself sends on a fresh interface
-// (IPv6), and takes a frame's first VLAN tag out of its bytes on receipt.
-func arrived(c *packet.Conn, want []byte) (bool, error) {
-	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
-		return false, err
+// countArrivals reads until all that was accepted is there, and a while longer
+// for what should not be.
+func countArrivals(c *packet.Conn, frames []demoFrame, accepted int) error {
+	const patience, quiet = 2 * time.Second, 200 * time.Millisecond
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return err
 	}
 	buf := make([]byte, 2048)
-	for {
+	for seen := 0; ; {
 		n, _, err := c.ReadFrom(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return false, nil
+			return nil
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
-		got := string(buf[:n])
-		if got == string(want) || got == string(want[:12])+string(want[16:]) {
-			return true, nil
+		for i := range frames {
+			if sameFrame(buf[:n], frames[i].bytes) {
+				frames[i].arrived++
+				seen++
+			}
+		}
+		if seen >= accepted {
+			if err := c.SetReadDeadline(time.Now().Add(quiet)); err != nil {
+				return err
+			}
+			accepted = len(frames) + 1 // the quiet has begun
 		}
 	}
+}
+
+// sameFrame allows for the kernel, which takes a frame's first VLAN tag out of
+// its bytes on receipt.
+func sameFrame(got, sent []byte) bool {
+	return string(got) == string(sent) || string(got) == string(sent[:12])+string(sent[16:])
+}
+
+func report(out io.Writer, colour paint, frames []demoFrame) error {
+	fmt.Fprintf(out, "%-44s %-7s  %-20s  %s\n", "FRAME", "VERDICT", "RULE", "ARRIVED")
+	var honest, forged, wrong int
+	section := ""
+	for i := range frames {
+		f := &frames[i]
+		if f.by != section {
+			section = f.by
+			fmt.Fprintln(out, colour.in(cyan, section))
+		}
+		want := 0
+		if f.honest {
+			honest, want = honest+1, 1
+		} else {
+			forged++
+		}
+		note := map[int]string{0: "no", 1: "yes"}[f.arrived]
+		if note == "" {
+			note = fmt.Sprintf("%d times", f.arrived)
+		}
+		if f.arrived != want {
+			wrong++
+			note += colour.in(red, "  WRONG")
+		}
+		fmt.Fprintf(out, "  %-42s %s  %-20s  %s\n", f.name, colour.verdict(f.decision.Verdict), f.decision.RuleName(), note)
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%w: %d of %d frames", errDemo, wrong, len(frames))
+	}
+	_, err := fmt.Fprintf(out, "\n%d honest frames arrived, each once; %d forged ones were refused, and none arrived.\n", honest, forged)
+	return err
 }
