@@ -1,0 +1,184 @@
+//go:build linux
+
+package programs
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/afpacket"
+	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/firewall/filter"
+	"github.com/postern-fw/postern/integration/lab"
+)
+
+const near, far = 0, 1
+
+// cannot skips on a laptop and fails in CI.
+func cannot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// newPair makes two namespaces whose ends of the wire have these addresses; ""
+// for none.
+func newPair(t testing.TB, nearCIDR, farCIDR string) *lab.Pair {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		cannot(t, "needs root for network namespaces")
+	}
+	p, err := lab.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	for i, cidr := range []string{nearCIDR, farCIDR} {
+		if cidr != "" {
+			address(t, p, i, cidr)
+		}
+	}
+	return p
+}
+
+// address gives an address to end i.
+func address(t testing.TB, p *lab.Pair, i int, cidr string) {
+	t.Helper()
+	in(t, p, i, func() error {
+		addr, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(p.Ifi[i].Name)
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(link, addr)
+	})
+}
+
+// in runs fn in namespace i.
+func in(t testing.TB, p *lab.Pair, i int, fn func() error) {
+	t.Helper()
+	if err := p.Do(i, fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guarded opens a socket on the near end whose frames pass the policy.
+func guarded(t testing.TB, p *lab.Pair, typ afpacket.Type, protocol int, policy string) (c *afpacket.Conn) {
+	t.Helper()
+	parsed, _, err := firewall.Parse("policy.yaml", []byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fw, err := firewall.New(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in(t, p, near, func() (err error) {
+		c, err = afpacket.Listen(p.Ifi[near], typ, protocol, &afpacket.Config{Firewall: fw})
+		return err
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// bare opens a socket on the near end that nobody guards.
+func bare(t testing.TB, p *lab.Pair, typ packet.Type, protocol int) *packet.Conn {
+	t.Helper()
+	return bareAt(t, p, near, typ, protocol)
+}
+
+func bareAt(t testing.TB, p *lab.Pair, i int, typ packet.Type, protocol int) (c *packet.Conn) {
+	t.Helper()
+	in(t, p, i, func() (err error) { c, err = packet.Listen(p.Ifi[i], typ, protocol, nil); return err })
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// example is a policy that the project hands out.
+func example(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("../../examples/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// mustBlock checks that err is a refusal by rule, as a caller may find it out.
+func mustBlock(t testing.TB, err error, rule string) {
+	t.Helper()
+	var blocked *afpacket.BlockedError
+	switch {
+	case !errors.As(err, &blocked):
+		t.Errorf("%v (%T) is no refusal", err, err)
+	case !errors.Is(err, unix.ENOBUFS):
+		t.Errorf("%v is not ENOBUFS", err)
+	case blocked.Rule != rule || !strings.Contains(err.Error(), rule) || blocked.Interface != "near" ||
+		blocked.Sender.PID != uint32(os.Getpid()):
+		t.Errorf("%+v does not name rule %s, interface and sender", blocked.Event, rule)
+	}
+}
+
+// tap sees every frame of the far end, those that it sends as well.
+type tap struct{ c *packet.Conn }
+
+func newTap(t testing.TB, p *lab.Pair) *tap {
+	t.Helper()
+	return &tap{bareAt(t, p, far, packet.Raw, unix.ETH_P_ALL)}
+}
+
+// count is how many frames that match came by since the last call, until it is
+// quiet.
+func (s *tap) count(t testing.TB, match string) (n int) {
+	t.Helper()
+	expr, err := filter.Parse(match, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p filter.Packet
+	for b := make([]byte, 2048); ; {
+		if err := s.c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		size, _, err := s.c.ReadFrom(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Decode(b[:size], filter.Meta{})
+		if filter.Eval(expr, &p, nil) {
+			n++
+		}
+	}
+}
+
+// cached is what the far kernel holds to be the hardware address of ip, nil if
+// it knows none.
+func cached(t testing.TB, p *lab.Pair, ip net.IP) (mac net.HardwareAddr) {
+	t.Helper()
+	in(t, p, far, func() error {
+		neighbours, err := netlink.NeighList(p.Ifi[far].Index, netlink.FAMILY_V4)
+		for _, n := range neighbours {
+			if n.IP.Equal(ip) {
+				mac = n.HardwareAddr
+			}
+		}
+		return err
+	})
+	return mac
+}
