@@ -181,12 +181,12 @@ func TestArping(t *testing.T) {
 	if code := owned.ends(t); code != 0 || !owned.said("reply from 192.0.2.10 ["+mac+"]") {
 		t.Errorf("arping for an address of the node's: exit %d\n%s", code, &owned.out)
 	}
-	if err := <-answers; err != nil {
+	if err := next(t, answers); err != nil {
 		t.Errorf("answer for an address of the node's: %v", err)
 	}
 
 	foreign := start(t, p, far, nil, arping, "-c", "1", "-w", "1", "-I", "far", "192.0.2.77")
-	mustBlock(t, <-answers, "no-foreign-arp")
+	mustBlock(t, next(t, answers), "no-foreign-arp")
 	if code := foreign.ends(t); code != 1 || !foreign.said("Received 0 response(s)") {
 		t.Errorf("arping for another's address: exit %d\n%s", code, &foreign.out)
 	}

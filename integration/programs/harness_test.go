@@ -132,6 +132,18 @@ func mustBlock(t testing.TB, err error, rule string) {
 	}
 }
 
+// next is how the next answer went.
+func next(t testing.TB, answers <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-answers:
+		return err
+	case <-time.After(patience):
+		t.Fatalf("nothing was asked for %v", patience)
+		return nil
+	}
+}
+
 // tap sees every frame of the far end, those that it sends as well.
 type tap struct{ c *packet.Conn }
 
