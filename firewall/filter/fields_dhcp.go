@@ -26,7 +26,7 @@ var dhcpFields = []Field{
 	}),
 
 	manyOf("dhcp.option.type", TypeUint, 8, "dhcp, every option's first byte", "code of each option; 0 stands for Pad and for End as well", getOptionType),
-	manyOf("dhcp.option.value", TypeBytes, 0, "dhcp, every option's data", "data of each option", getOptionValue),
+	manyOf("dhcp.option.value", TypeBytes, 0, "dhcp, every option's data", "data of each option", anyOption.at),
 	option("dhcp.option.subnet_mask", 1, TypeIPv4, 4, "subnet mask"),
 	optionList("dhcp.option.router", 3, "routers"),
 	optionList("dhcp.option.domain_name_server", 6, "name servers"),
@@ -55,10 +55,12 @@ func getDHCPHWType(p *Packet, i int) (Value, bool) {
 	if i == 0 || !p.HasDHCP {
 		return Value{Num: uint64(byteAt(p.bytes[LayerDHCP], 1))}, p.HasDHCP
 	}
-	return eachOption(p, optClientID, i-1, func(d []byte, i int) (Value, bool) {
-		return Value{Num: uint64(byteAt(d, 0))}, i == 0 && hardwareID(d)
-	})
+	return clientIDType.at(p, i-1)
 }
+
+var clientIDType = &optionValues{optClientID, func(d []byte, n int) (Value, bool) {
+	return Value{Num: uint64(byteAt(d, 0))}, n == 0 && hardwareID(d)
+}}
 
 func getDHCPMAC(p *Packet, i int) (Value, bool) {
 	if !p.HasDHCP {
@@ -71,13 +73,15 @@ func getDHCPMAC(p *Packet, i int) (Value, bool) {
 		}
 		i--
 	}
-	return eachOption(p, optClientID, i, func(d []byte, i int) (Value, bool) {
-		if i != 0 || !hardwareID(d) || d[0] != 1 && d[0] != 6 {
-			return Value{}, false
-		}
-		return Value{Num: wireNumber(d[1:7])}, true
-	})
+	return clientIDMAC.at(p, i)
 }
+
+var clientIDMAC = &optionValues{optClientID, func(d []byte, n int) (Value, bool) {
+	if n != 0 || !hardwareID(d) || d[0] != 1 && d[0] != 6 {
+		return Value{}, false
+	}
+	return Value{Num: wireNumber(d[1:7])}, true
+}}
 
 // byteAt is the byte at off, 0 if there is none.
 func byteAt(b []byte, off int) byte {
@@ -87,35 +91,56 @@ func byteAt(b []byte, off int) byte {
 	return b[off]
 }
 
-// eachOption looks for the i-th value that get makes of the data of the options
-// of a code. get is given the data and how many of its own values to skip, and
-// must tell by false where they end.
-func eachOption(p *Packet, code uint8, i int, get func(d []byte, i int) (Value, bool)) (Value, bool) {
-	if i < 0 || !p.HasDHCP || !p.DHCP.Has(code) {
+// optionValues are the values that get makes of the data of the options of a
+// code, 0 for every option. get is given the data and how many of its own values
+// to skip, and must tell by false where they end.
+type optionValues struct {
+	code uint8
+	get  func(d []byte, n int) (Value, bool)
+}
+
+// optionWalk is how far a packet's options were walked for one field, so that to
+// look at every occurrence in turn is one walk and not one for each.
+type optionWalk struct {
+	of *optionValues
+	it dhcp.Options
+	in bool // it stands on an option whose n-th value is the field's i-th
+	n  int
+	i  int
+}
+
+// at is the i-th value.
+func (o *optionValues) at(p *Packet, i int) (Value, bool) {
+	if i < 0 || !p.HasDHCP || o.code != 0 && !p.DHCP.Has(o.code) {
 		return Value{}, false
 	}
-	for it := p.DHCP.Options(); it.Next(); {
-		if it.Code != code {
-			continue
-		}
-		for n := 0; ; n++ {
-			v, ok := get(it.Data, n)
-			if !ok {
-				break
-			}
-			if i == 0 {
+	w := &p.walk
+	if w.of != o || i < w.i {
+		*w = optionWalk{of: o, it: p.DHCP.Options()}
+	}
+	for {
+		if w.in {
+			v, ok := o.get(w.it.Data, w.n)
+			if ok && w.i == i {
 				return v, true
 			}
-			i--
+			if ok {
+				w.n, w.i = w.n+1, w.i+1
+				continue
+			}
 		}
+		if w.in = w.it.Next(); !w.in {
+			return Value{}, false
+		}
+		w.in, w.n = o.code == 0 || w.it.Code == o.code, 0
 	}
-	return Value{}, false
 }
 
 // inOption is a field in the data of an option; every option of the code can
 // hold occurrences.
-func inOption(name string, code uint8, t Type, width int, where, doc string, get func(d []byte, i int) (Value, bool)) Field {
-	f := manyOf(name, t, width, where, doc, func(p *Packet, i int) (Value, bool) { return eachOption(p, code, i, get) })
+func inOption(name string, code uint8, t Type, width int, where, doc string, get func(d []byte, n int) (Value, bool)) Field {
+	o := &optionValues{code, get}
+	f := manyOf(name, t, width, where, doc, o.at)
 	f.Option = code
 	return f
 }
@@ -167,16 +192,13 @@ func upToNUL(b []byte) []byte {
 // getOptionType gives the codes in the order of the walk, then that of an option
 // that is cut, then a 0 if there was a Pad or an End.
 func getOptionType(p *Packet, i int) (Value, bool) {
+	if _, ok := anyOption.at(p, i); ok {
+		return Value{Num: uint64(p.walk.it.Code)}, true
+	}
 	if i < 0 || !p.HasDHCP {
 		return Value{}, false
 	}
-	it := p.DHCP.Options()
-	for it.Next() {
-		if i == 0 {
-			return Value{Num: uint64(it.Code)}, true
-		}
-		i--
-	}
+	it, i := &p.walk.it, i-p.walk.i // the walk is at its end
 	if it.Cut != 0 {
 		if i == 0 {
 			return Value{Num: uint64(it.Cut)}, true
@@ -186,14 +208,5 @@ func getOptionType(p *Packet, i int) (Value, bool) {
 	return Value{}, i == 0 && it.Blank
 }
 
-func getOptionValue(p *Packet, i int) (Value, bool) {
-	if i < 0 || !p.HasDHCP {
-		return Value{}, false
-	}
-	for it := p.DHCP.Options(); it.Next(); i-- {
-		if i == 0 {
-			return Value{Bytes: it.Data}, true
-		}
-	}
-	return Value{}, false
-}
+// anyOption is the data of each option.
+var anyOption = &optionValues{0, func(d []byte, n int) (Value, bool) { return Value{Bytes: d}, n == 0 }}

@@ -9,8 +9,8 @@ import (
 )
 
 // Packet is one frame, led through every view as far as it goes. It is owned by
-// the caller, who may use it again and again; its slices point into the bytes
-// given to Decode.
+// the caller, who may use it again and again, but not in two goroutines at
+// once, not even to read; its slices point into the bytes given to Decode.
 //
 // A malformed frame stays readable as far as its bytes go, the way Wireshark
 // shows it: what is declared and not there is absent, what is there is not.
@@ -33,6 +33,7 @@ type Packet struct {
 	bad uint16
 	// bytes are the layers' own: what Bytes gives.
 	bytes [layerCount][]byte
+	walk  optionWalk
 }
 
 // Layer names the layers a field can be in.
@@ -82,6 +83,7 @@ func (p *Packet) Bytes(l Layer) []byte { return p.bytes[l] }
 func (p *Packet) Decode(b []byte, m Meta) {
 	// The views are left alone: the Has fields guard them.
 	p.Meta, p.Malformed, p.bad, p.bytes = m, 0, 0, [layerCount][]byte{}
+	p.walk.of = nil
 	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP = false, false, false, false, false
 
 	p.Frame.Decode(b)
