@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // finding is a rule that can never match, and why.
@@ -12,49 +14,104 @@ type finding struct {
 	msg, hint string
 }
 
-// unreachable finds the rules whose every alternative an earlier terminal rule
-// without a limit decides first. It compares constraints one by one: a rule
-// that only several earlier ones cover together is not found.
+// unreachable finds the rules that no frame can be like, and those of which an
+// earlier terminal rule without a limit decides every alternative first. What
+// only several alternatives cover together is not found.
 func unreachable(p *Policy) (out []finding) {
-	var all *Rule
-	seen := map[string]*Rule{}
+	var earlier deciders
 	for _, r := range p.Rules {
-		by := all
 		alts := alternatives(r.Match)
-		if by == nil {
-			for i := range alts {
-				if by = seen[alts[i].whole()]; by == nil {
-					break
-				}
+		var by *Rule
+		open, possible := false, false
+		var possibles []*conjunction
+		for i := range alts {
+			alts[i].shape() // puts the keys into order
+			f := factsOf(&alts[i])
+			if f.never {
+				continue
+			}
+			possible = true
+			possibles = append(possibles, &alts[i])
+			if first := earlier.decides(f); first == nil {
+				open = true
+			} else if by == nil {
+				by = first
 			}
 		}
-		if by != nil {
+		switch {
+		case !possible:
+			out = append(out, finding{r.node, fmt.Sprintf("rule %q can never match: no frame can be what it asks for", r.Name),
+				"its conditions contradict each other; perhaps `||` was meant"})
+		case !open:
 			out = append(out, finding{r.node, fmt.Sprintf("rule %q can never match: rule %q in line %d decides all its frames first", r.Name, by.Name, by.Line),
 				"move it up, or remove it"})
-			continue
-		}
-		if !r.Action.Terminal() || r.Limit != nil {
-			continue
-		}
-		for i := range alts {
-			if w := alts[i].whole(); w == "" {
-				all = r
-			} else if seen[w] == nil {
-				seen[w] = r
+		case r.Action.Terminal() && r.Limit == nil:
+			for _, c := range possibles {
+				earlier.add(c, r)
 			}
 		}
 	}
 	return out
 }
 
-// whole names a conjunction by all it asks for.
-func (c *conjunction) whole() string {
-	s := c.shape()
-	if len(c.keys) > 0 {
-		s += fmt.Sprintf("%x", c.key())
+// maxDeciderShapes and maxDeciders bound the search: of a policy with more
+// shapes, or more conditions behind one key, not every unreachable rule is found.
+const maxDeciderShapes, maxDeciders = 256, 16
+
+// deciders are conjunctions that decide, by the fields they compare.
+type deciders struct {
+	shapes []*deciderShape
+	byName map[string]*deciderShape
+}
+
+type deciderShape struct {
+	parts   []KeyPart
+	entries map[string][]decider
+}
+
+type decider struct {
+	rest []filter.Expr
+	rule *Rule
+}
+
+func (d *deciders) add(c *conjunction, r *Rule) {
+	name := c.shape()
+	s := d.byName[name]
+	if s == nil {
+		if len(d.shapes) == maxDeciderShapes {
+			return
+		}
+		s = &deciderShape{entries: map[string][]decider{}}
+		for _, k := range c.keys {
+			s.parts = append(s.parts, k.part)
+		}
+		if d.byName == nil {
+			d.byName = map[string]*deciderShape{}
+		}
+		d.byName[name] = s
+		d.shapes = append(d.shapes, s)
 	}
-	if e := c.residual(); e != nil {
-		s += " " + e.String()
+	if k := c.key(); len(s.entries[k]) < maxDeciders {
+		s.entries[k] = append(s.entries[k], decider{c.rest, r})
 	}
-	return s
+}
+
+// decides is the first rule found that decides all frames of which f holds.
+func (d *deciders) decides(f *facts) *Rule {
+	for _, s := range d.shapes {
+		key, ok := f.under(s.parts)
+		if !ok {
+			continue
+		}
+	next:
+		for _, e := range s.entries[key] {
+			for _, x := range e.rest {
+				if !f.implies(x) {
+					continue next
+				}
+			}
+			return e.rule
+		}
+	}
+	return nil
 }
