@@ -37,8 +37,7 @@ func (c *Case) String() string { return c.Table + "/" + c.Row + "/" + c.Name }
 
 // Frame is a frame from its Ethernet header on, and what must become of it.
 type Frame struct {
-	// Bytes are the sender's to keep: no two frames of different cases share them,
-	// but for honest twins, which are not to be written to.
+	// Bytes are not to be written to: cases share them.
 	Bytes []byte
 	// GSOSize is the segment size in bytes that the sender asks for with
 	// PACKET_VNET_HDR; 0 for a single frame.
