@@ -153,18 +153,35 @@ func TestClassifyAllocatesNothing(t *testing.T) {
 	}
 }
 
+// BenchmarkClassify: rules that differ in the values they compare, and rules each
+// of another shape, of which the frame meets the last.
 func BenchmarkClassify(b *testing.B) {
-	for _, n := range []int{1, 10, 100, 1000, 10000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			f := mustNew(b, policyOf(n))
-			var p filter.Packet
-			p.Decode(arpFrame(2, 1), filter.Meta{})
-			b.ReportAllocs()
-			for b.Loop() {
-				f.Classify(&p)
-			}
-		})
+	for name, policy := range map[string]func(int) string{"values": policyOf, "shapes": shapesOf} {
+		for _, n := range []int{1, 10, 100, 1000, 10000} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				f := mustNew(b, policy(n))
+				var p filter.Packet
+				p.Decode(arpFrame(2, 1), filter.Meta{})
+				b.ReportAllocs()
+				for b.Loop() {
+					f.Classify(&p)
+				}
+			})
+		}
 	}
+}
+
+// shapesOf is n rules, no two of which compare the same bits of the same fields,
+// and one for the frame.
+func shapesOf(n int) string {
+	var b strings.Builder
+	b.WriteString("policy: p\nrules:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  - {name: r%d, match: 'arp.src.proto_ipv4 == 10.0.0.0/%d && arp.dst.proto_ipv4 == 10.0.0.0/%d && eth.src[%d:%d] == %s', verdict: drop}\n",
+			i, 1+i%32, 1+i/32%32, i/1024%5, 2, "02:ff")
+	}
+	b.WriteString("  - {name: mine, match: arp.opcode == 2 && arp.src.proto_ipv4 == 192.0.2.1, verdict: accept}\n")
+	return b.String()
 }
 
 func TestDiagnostics(t *testing.T) {

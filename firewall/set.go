@@ -15,6 +15,7 @@ type Set struct {
 	mu       sync.RWMutex
 	elements map[string]*element
 	masks    []*maskTable
+	sweepAt  int // number of elements from which on Add looks for dead ones
 }
 
 type element struct {
@@ -43,6 +44,20 @@ func (s *Set) Add(elements ...Element) {
 	defer s.mu.Unlock()
 	for _, e := range elements {
 		s.put(e, false)
+	}
+	if len(s.elements) >= s.sweepAt {
+		s.sweep(bootTime())
+		s.sweepAt = 2*len(s.elements) + 1024
+	}
+}
+
+// sweep takes out what is dead by now, so that a set of short-lived elements does
+// not grow for ever.
+func (s *Set) sweep(now int64) {
+	for name, e := range s.elements {
+		if e.Deadline != 0 && e.Deadline <= now {
+			s.remove(name)
+		}
 	}
 }
 
