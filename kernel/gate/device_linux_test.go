@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -27,6 +28,19 @@ func linkByName(t testing.TB, h *netlink.Handle, name string) netlink.Link {
 	return l
 }
 
+// up waits for the carrier (linkwatch_do_dev): before that frames are lost in silence.
+func up(t testing.TB, h *netlink.Handle, l netlink.Link) {
+	t.Helper()
+	must(t, h.LinkSetUp(l))
+	for range 5000 {
+		if linkByName(t, h, l.Attrs().Name).Attrs().OperState == netlink.OperUp {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%s has no carrier after 5 s", l.Attrs().Name)
+}
+
 // veth adds a pair of devices: one in the near namespace, its peer in the far one, both up.
 func veth(t testing.TB, p *lab.Pair, name, peer string) (near, far int) {
 	t.Helper()
@@ -36,7 +50,7 @@ func veth(t testing.TB, p *lab.Pair, name, peer string) (near, far int) {
 	must(t, h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(p.NS[1])}))
 	l, lf := linkByName(t, h, name), linkByName(t, hf, peer)
 	must(t, hf.LinkSetUp(lf))
-	must(t, h.LinkSetUp(l))
+	up(t, h, l)
 	return l.Attrs().Index, lf.Attrs().Index
 }
 
@@ -44,6 +58,7 @@ func veth(t testing.TB, p *lab.Pair, name, peer string) (near, far int) {
 func expect(t *testing.T, p *lab.Pair, i *inspector, ifindex, farIndex, inspected int) {
 	t.Helper()
 	far := receive(t, p, farIndex)
+	defer far.link.Close() // one XDP program a device
 	must(t, p.Do(0, func() error { return sendPlain(unix.SOCK_RAW, 0x88b5, true, ifindex, 5, 64) }))
 	if got, seen := far.count(5-inspected), i.seen(ifindex); got != 5-inspected || seen != inspected {
 		t.Errorf("of 5 frames %d were inspected, want %d, and %d passed", seen, inspected, got)
@@ -88,7 +103,8 @@ func TestDeviceRenamed(t *testing.T) {
 		must(t, err)
 		must(t, h.LinkSetDown(l))
 		must(t, h.LinkSetName(l, name))
-		must(t, h.LinkSetUp(l))
+		l = linkByName(t, h, name)
+		up(t, h, l)
 	}
 	rename("hole")
 	inspected := 5
@@ -156,7 +172,7 @@ func macvlan(t *testing.T, p *lab.Pair, ns netns.NsHandle, i int) int {
 	must(t, err)
 	h := handle(t, p, i)
 	l := linkByName(t, h, "upper")
-	must(t, h.LinkSetUp(l))
+	up(t, h, l)
 	return l.Attrs().Index
 }
 

@@ -20,12 +20,12 @@ func flood(t testing.TB, p *lab.Pair) (stop func() int) {
 	var sent atomic.Int64
 	var wg sync.WaitGroup
 	frame := markedFrame(64)
-	to := &unix.SockaddrLinklayer{Protocol: htons(0x88b5), Ifindex: p.Ifi[0].Index}
 	for _, bypass := range []bool{false, true} {
 		var fd int
 		must(t, p.Do(0, func() (err error) { fd, err = packetSocket(unix.SOCK_RAW, bypass); return err }))
 		wg.Go(func() {
 			defer unix.Close(fd)
+			to := &unix.SockaddrLinklayer{Protocol: htons(0x88b5), Ifindex: p.Ifi[0].Index}
 			for !done.Load() {
 				if err := tolerate(unix.Sendto(fd, frame, 0, to)); err != nil {
 					t.Errorf("bypass %t: %v", bypass, err)
