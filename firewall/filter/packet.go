@@ -205,9 +205,12 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 		p.decodePTP(u.Payload)
 	case u.Port(portProxyDHCP):
 		// PXE's own port, which Wireshark shows as well; not judged, for no client
-		// takes an address from it.
+		// takes an address from it. But what cannot be read is malformed here, too.
 		if p.DHCP.Decode(u.Payload); p.DHCP.HasCookie {
 			p.setDHCP()
+		}
+		if p.Meta.GSOSize > 0 {
+			p.malformed(LayerDHCP, CauseGSO)
 		}
 	case u.Port(portIEEE1722) && len(u.Payload) > 0:
 		p.inspected(LayerIEEE1722, u.Payload)

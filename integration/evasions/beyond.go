@@ -1,6 +1,11 @@
 package evasions
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/postern-fw/postern/firewall/filter"
+	"github.com/postern-fw/postern/proto/frame"
+)
 
 // beyondCases are what was found since the tables were written.
 func beyondCases(h Host, p roles) (cases []Case) {
@@ -49,11 +54,13 @@ func wrappers(h Host, p roles) []Case {
 	r := row{table: TableBeyond, name: "headers that are not read", policy: p.node}
 	honest := by("announce", announcement(h).broadcast())
 	forged := poison(h, arpReply).link()
+	jumbo := []byte{0x88, 0x70, sapSNAP, sapSNAP, controlUI, 0, 0, 0}
+	r.add("LLC behind an EtherType (0x8870)", by("no-false-announcement", link(cat(jumbo, forged)).frame(broadcast, h.MAC)), honest)
+	r.add("the same twice", malformed(filter.FrameCause(frame.CauseNestedLength), link(cat(jumbo, jumbo, forged)).frame(broadcast, h.MAC)), honest)
 	for _, w := range []struct {
 		name   string
 		header []byte // from its EtherType on; an EtherType follows
 	}{
-		{"LLC behind an EtherType (0x8870)", []byte{0x88, 0x70, sapSNAP, sapSNAP, controlUI, 0, 0, 0}},
 		{"redundancy tag (802.1CB)", []byte{0xf1, 0xc1, 0, 0, 0, 1}},
 		{"HSR", []byte{0x89, 0x2f, 0, 34, 0, 1}},
 		{"Cisco metadata", []byte{0x89, 0x09, 1, 1, 0, 1, 0, 2}},

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/postern-fw/postern/firewall/filter"
+	"github.com/postern-fw/postern/proto/dhcp"
 )
 
 func dhcpCases(h Host, p roles) (cases []Case) {
@@ -128,16 +129,28 @@ func clientIDs(h Host, p roles) []Case {
 		{"UUID", option(optClientID, make([]byte, 17)...)},
 		{"another hardware type", option(optClientID, cat([]byte{6}, h.PeerMAC[:])...)},
 		{"one byte", option(optClientID, 1)},
-		{"split", cat(option(optClientID, foreign[2:5]...), option(optClientID, foreign[5:]...))},
-		{"behind one's own", cat(own, foreign)},
-		{"in front of one's own", cat(foreign, own)},
 		{"behind one's own as another option", cat(option(optVendor, own[2:]...), option(optClientID, 255, 1, 2))},
 	} {
 		m := newRequest(h.MAC, discover, c.options)
 		r.add(c.name, by("no-foreign-client-id", asRequest(m.bytes()).toAll(h.MAC)), honestDiscover(h))
 	}
+	for _, c := range []struct {
+		name    string
+		options []byte
+	}{
+		{"split", cat(option(optClientID, foreign[2:5]...), option(optClientID, foreign[5:]...))},
+		{"behind one's own", cat(own, foreign)},
+		{"in front of one's own", cat(foreign, own)},
+		{"of a type without a field, behind one's own", cat(own, option(optClientID, make([]byte, 17)...))},
+	} {
+		m := newRequest(h.MAC, discover, c.options)
+		r.add(c.name, repeated(asRequest(m.bytes()).toAll(h.MAC)), honestDiscover(h))
+	}
 	return r.cases
 }
+
+// repeated is a frame that says two different things where only one can be true.
+func repeated(b []byte) Frame { return malformed(filter.DHCPCause(dhcp.CauseRepeated), b) }
 
 func foreignLeases(h Host, p roles) []Case {
 	r := row{table: TableDHCP, name: "RELEASE and DECLINE", policy: p.dhcpHost}
@@ -165,6 +178,9 @@ func foreignLeases(h Host, p roles) []Case {
 	m.client = netip.Addr{}
 	bad("RELEASE of nothing", "no-foreign-release", m, released)
 
+	m = dec
+	m.options = options53(decline, address(optRequested, h.IP), address(optRequested, h.PeerIP), server)
+	r.add("DECLINE of one's own and another's", repeated(asRequest(m.bytes()).toAll(h.MAC)), declined)
 	m = dec
 	m.options = options53(decline, address(optRequested, h.PeerIP), server)
 	bad("DECLINE of another's", "no-foreign-decline", m, declined)
@@ -199,10 +215,10 @@ func relays(h Host, p roles) []Case {
 	bad("option 82 in file", func(m *message) {
 		m.options, m.file = options53(discover, option(optOverload, 1)), cat(circuit(h), []byte{optEnd})
 	})
-	bad("option 82 in two", func(m *message) {
-		c := circuit(h)
-		m.options = options53(discover, option(optAgent, c[2:5]...), option(optAgent, c[5:]...))
-	})
+	two := newRequest(h.MAC, discover)
+	c := circuit(h)
+	two.options = options53(discover, option(optAgent, c[2:5]...), option(optAgent, c[5:]...))
+	r.add("option 82 in two", repeated(asRequest(two.bytes()).toAll(h.MAC)), honest)
 	relay := newRequest(h.MAC, discover)
 	relay.relay = h.OtherRelay
 	host.add("from port 67", by("no-bootreply", between(relay.bytes()).toAll(h.MAC)), honestDiscover(h))
@@ -230,10 +246,21 @@ func relayLimits(h Host, p roles) []Case {
 		data []byte
 	}{
 		{"link selection", suboptions(theirs)}, {"link selection behind ours", suboptions(ours, theirs)},
-		{"link selection in front of ours", suboptions(theirs, ours)}, {"link selection in a second option 82", cat(suboptions(ours), suboptions(theirs))},
+		{"link selection in front of ours", suboptions(theirs, ours)},
 		{"link selection, below", suboptions(link(10, 0, 0, 0))},
 	} {
 		bad(c.name, "no-foreign-link", func(m *message) { m.options = options53(discover, c.data) })
+	}
+	for _, c := range []struct {
+		name    string
+		options []byte
+	}{
+		{"link selection in a second option 82", cat(suboptions(ours), suboptions(theirs))},
+		{"link selection split over two", cat(circuit(h), option(optAgent, theirs[:4]...), option(optAgent, theirs[4:]...))},
+	} {
+		m := relayedDiscover(h, circuit(h))
+		m.options = options53(discover, c.options)
+		r.add(c.name, repeated(relayed(h, m)), honest)
 	}
 	return r.cases
 }
@@ -252,8 +279,8 @@ func serverChoice(h Host, p roles) []Case {
 	r.add("another's", by("no-foreign-server", selects(h.OtherServer)), honest)
 	r.add("above the chosen", by("no-foreign-server", selects(allAddresses)), honest)
 	r.add("none's", by("no-foreign-server", selects(anyAddress)), honest)
-	r.add("another's behind the chosen", by("no-foreign-server", selects(h.Server, h.OtherServer)), honest)
-	r.add("another's in front of the chosen", by("no-foreign-server", selects(h.OtherServer, h.Server)), honest)
+	r.add("another's behind the chosen", repeated(selects(h.Server, h.OtherServer)), honest)
+	r.add("another's in front of the chosen", repeated(selects(h.OtherServer, h.Server)), honest)
 	return r.cases
 }
 
@@ -272,5 +299,9 @@ func superFrames(h Host, p roles) []Case {
 	add("another's DISCOVER behind one's own", starve, len(first))
 	add("an OFFER behind one's own DISCOVER", rogue(h), len(first))
 	add("cut elsewhere", starve, 200)
+	pxe := udp{srcPort: 4011, dstPort: 4011, payload: cat(newRequest(h.MAC, request, address(optServerID, h.Server)).bytes(), rogue(h).bytes())}
+	f := malformed(filter.CauseGSO, pxe.in(h.IP, h.PeerIP).link().frame(h.PeerMAC, h.MAC))
+	f.GSOSize = len(first)
+	r.add("an OFFER on PXE's port 4011", f, honestDiscover(h))
 	return r.cases
 }

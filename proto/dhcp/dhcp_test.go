@@ -51,6 +51,13 @@ func TestDecode(t *testing.T) {
 		{"overload twice, differing", "340101340102350101ff", "", "", 1, CauseOverload},
 		{"type twice, the same", "350101350101ff", "", "", 1, CauseNone},
 		{"type twice, differing", "350101350102ff", "", "", 1, CauseTwoTypes},
+		{"server identifier twice, differing", "3501013604c00002013604c0000202ff", "", "", 1, CauseRepeated},
+		{"server identifier twice, the same", "3501013604c00002013604c0000201ff", "", "", 1, CauseNone},
+		{"requested address, differing in file", "350101340101" + "3204c0000201ff", "3204c0000202ff", "", 1, CauseRepeated},
+		{"client identifier split", "3501013d0301aabb3d02ccddff", "", "", 1, CauseRepeated},
+		{"option 82 split", "3501015203010261520162ff", "", "", 1, CauseRepeated},
+		{"option 82 and an empty one", "3501015203010161" + "5200ff", "", "", 1, CauseRepeated},
+		{"vendor option split", "3501012b0301aabb2b02ccddff", "", "", 1, CauseNone},
 		{"type 0, then another", "350100350101ff", "", "", 0, CauseTwoTypes},
 		{"type of no length", "3500350101ff", "", "", 1, CauseTypeLength},
 		{"type of two bytes", "35020102ff", "", "", 0, CauseTypeLength},
@@ -89,7 +96,7 @@ func TestDecodeWithoutOptions(t *testing.T) {
 func TestJoinAndSuboptions(t *testing.T) {
 	var m Message
 	m.Decode(message(t, "350101"+"52040102aabb"+"340101"+"52020201"+"ff", "520163ff", ""))
-	if m.Malformed != CauseNone {
+	if m.Malformed != CauseRepeated {
 		t.Fatal(m.Malformed)
 	}
 	joined := m.Join(nil, OptRelayAgentInfo)

@@ -11,7 +11,7 @@ const (
 	CauseTooManyTags        // more than MaxTags VLAN tags
 	CauseBadLength          // 802.3 length beyond the frame, or 1501 to 1535
 	CauseShortLLC           // 802.3 length too short for its LLC or SNAP header
-	CauseNestedLength       // 802.3 length again, behind a SNAP header
+	CauseNestedLength       // an LLC header again, behind SNAP
 	CauseShortIPv4          // shorter than an IPv4 header
 	CauseIPVersion          // EtherType 0x0800, but the version is not 4; 0x86dd and not 6
 	CauseIPv4HdrLen         // IHL below 5, or beyond the frame
@@ -27,7 +27,7 @@ const (
 // String gives the cause in words.
 func (c Cause) String() string {
 	return [...]string{"none", "short Ethernet header", "short VLAN tag", "too many VLAN tags",
-		"802.3 length is impossible", "short LLC/SNAP header", "802.3 length behind SNAP",
+		"802.3 length is impossible", "short LLC/SNAP header", "second LLC header behind SNAP",
 		"short IPv4 header", "wrong IP version", "bad IPv4 header length", "bad IPv4 total length",
 		"short IPv6 header", "bad IPv6 payload length", "bad IPv6 extension headers",
 		"bad authentication header", "short UDP header", "bad UDP length"}[c]

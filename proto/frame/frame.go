@@ -84,11 +84,21 @@ func (f *Frame) Decode(b []byte) {
 			}
 			typ = f.tags[f.nTags-1].Type
 		}
-		if f.HasSNAP || typ >= 0x0600 || typ == 0 {
+		if f.HasSNAP || typ >= 0x0600 && typ != typeLLC || typ == 0 {
 			f.endLink(typ, rest)
 			return
 		}
-		if rest = f.decode8023(typ, rest); !f.HasSNAP || !isTPID(f.EtherType) {
+		if typ == typeLLC {
+			rest = f.decodeLLC(rest)
+		} else {
+			rest = f.decode8023(typ, rest)
+		}
+		if f.EtherType == typeLLC {
+			f.EtherType = 0
+			f.endLink(typeLLC, rest)
+			return
+		}
+		if !f.HasSNAP || !isTPID(f.EtherType) {
 			f.Payload = rest
 			return
 		}
@@ -127,10 +137,14 @@ func (f *Frame) decodeTag(tpid uint16, rest []byte) []byte {
 	return rest[4:]
 }
 
+// typeLLC is the EtherType behind which a jumbo frame has its LLC header, which
+// has no length field then.
+const typeLLC = 0x8870
+
 // endLink ends the link header. Behind SNAP there is no second one: the number
 // can only be an EtherType there.
 func (f *Frame) endLink(typ uint16, rest []byte) {
-	if f.HasSNAP && typ < 0x0600 {
+	if f.HasSNAP && (typ < 0x0600 || typ == typeLLC) {
 		f.Malformed = CauseNestedLength
 		return
 	}
@@ -155,6 +169,10 @@ func (f *Frame) decode8023(length uint16, rest []byte) []byte {
 	if raw {
 		return rest // Novell's 802.3: IPX without an LLC header
 	}
+	return f.decodeLLC(rest)
+}
+
+func (f *Frame) decodeLLC(rest []byte) []byte {
 	n := 3
 	if len(rest) >= 3 && rest[2]&3 != 3 {
 		n = 4 // information and supervisory frames have a control field of two bytes
