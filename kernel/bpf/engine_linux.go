@@ -1,0 +1,111 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Engine is a policy in the kernel, ready to be attached. It is safe for use by
+// many goroutines.
+type Engine struct {
+	spec *Spec
+	prog *ebpf.Program
+	maps map[string]*ebpf.Map
+
+	mu   sync.Mutex
+	sets map[string]*liveSet
+}
+
+// Load makes the maps and loads the program. It needs CAP_BPF and CAP_NET_ADMIN.
+// The caller must Close the engine.
+func (s *Spec) Load() (_ *Engine, err error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lifting RLIMIT_MEMLOCK, which needs CAP_SYS_RESOURCE on kernels before 5.11: %w", err)
+	}
+	e := &Engine{spec: s, maps: map[string]*ebpf.Map{}, sets: map[string]*liveSet{}}
+	defer func() {
+		if err != nil {
+			e.Close()
+		}
+	}()
+	for name, spec := range s.Maps {
+		m, err := ebpf.NewMap(spec)
+		if err != nil {
+			return nil, fmt.Errorf("making the map %s: %w", name, err)
+		}
+		e.maps[name] = m
+	}
+	ins := make(asm.Instructions, len(s.Instructions))
+	copy(ins, s.Instructions)
+	for i := range ins {
+		if m := e.maps[ins[i].Reference()]; m != nil && ins[i].IsLoadFromMap() {
+			if err := ins[i].AssociateMap(m); err != nil {
+				return nil, fmt.Errorf("giving the program the map %s: %w", ins[i].Reference(), err)
+			}
+		}
+	}
+	if err := e.fill(); err != nil {
+		return nil, err
+	}
+	e.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"})
+	var rejected *ebpf.VerifierError
+	if errors.As(err, &rejected) {
+		return nil, fmt.Errorf("the kernel's verifier refused the program of policy %q, which is a bug of this package or of the kernel: %w", s.Program.Policy.Name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading the program of policy %q: %w", s.Program.Policy.Name, err)
+	}
+	return e, nil
+}
+
+// fill puts into the maps what the policy declares.
+func (e *Engine) fill() error {
+	for _, l := range e.spec.sets {
+		s := &liveSet{layout: l, engine: e}
+		e.sets[l.decl.Name] = s
+		if err := s.add(l.decl.Elements); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Program is what to attach. It belongs to the engine.
+func (e *Engine) Program() *ebpf.Program { return e.prog }
+
+// Close forgets the program and its maps; what is attached stays in force.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.prog != nil {
+		errs = append(errs, e.prog.Close())
+	}
+	for _, m := range e.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// SetInterface tells the program the name and the address of a guarded device, for
+// the fields under `iface.`; addr has 6 bytes, or is nil if the device has none.
+func (e *Engine) SetInterface(index int, name string, addr []byte) error {
+	m := e.maps[mapIfaces]
+	if m == nil {
+		return nil // the policy does not ask
+	}
+	var val [ifaceBytes]byte
+	copy(val[:15], name)
+	if len(addr) == 6 {
+		copy(val[18:], addr)
+	} else {
+		val[16] = 0x80
+	}
+	if err := m.Put(uint32(index), val[:]); err != nil {
+		return fmt.Errorf("telling the program of the interface %s (%d devices at most): %w", name, m.MaxEntries(), err)
+	}
+	return nil
+}

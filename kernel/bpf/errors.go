@@ -1,0 +1,11 @@
+package bpf
+
+import "errors"
+
+var (
+	// ErrNotSupported is matched by errors that name what a policy asks for and
+	// this engine, or this kernel, cannot do.
+	ErrNotSupported = errors.New("not supported by the kernel engine")
+	// ErrTooLarge is matched by errors that name the limit a policy exceeds.
+	ErrTooLarge = errors.New("too large for the kernel engine")
+)

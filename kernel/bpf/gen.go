@@ -1,0 +1,162 @@
+package bpf
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// gen emits one policy's program.
+type gen struct {
+	prog  *firewall.Program
+	opt   Options
+	sets  map[string]*setLayout
+	order []*setLayout
+
+	atoms     []atom
+	atomBit   map[string]int
+	atomWhere []string
+
+	funcs map[string]func() *code // to be emitted
+	names []string                // in order
+	maps  map[string]*ebpf.MapSpec
+
+	// where is what is being compiled, for errors.
+	where string
+	err   error
+}
+
+const fnMain = "postern"
+
+// mapScratch is the scratch area's map.
+const mapScratch = "scratch"
+
+func newGen(p *firewall.Program, o Options) *gen {
+	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}}
+	for i, d := range p.Policy.Sets {
+		s := layoutSet(d, i)
+		g.sets[d.Name] = s
+		g.order = append(g.order, s)
+	}
+	g.where = "policy " + p.Policy.Name
+	return g
+}
+
+// needs has a function emitted, once.
+func (g *gen) needs(name string, emit func() *code) {
+	if g.funcs[name] == nil {
+		g.funcs[name] = emit
+		g.names = append(g.names, name)
+	}
+}
+
+// compile emits everything.
+func (g *gen) compile() (asm.Instructions, error) {
+	var out asm.Instructions
+	add := func(c *code, fn *btf.Func) {
+		ins, err := c.link(fn)
+		if err != nil {
+			g.fail(err)
+		}
+		out = append(out, ins...)
+	}
+	add(g.main(), &btf.Func{Name: fnMain, Type: proto(skbPointer), Linkage: btf.GlobalFunc})
+	// The walk over options makes the tests that all others need, so it comes when
+	// they are known; what it needs itself makes none.
+	emitted := 0
+	rest := func() {
+		for ; emitted < len(g.names); emitted++ {
+			name := g.names[emitted]
+			add(g.funcs[name](), &btf.Func{Name: name, Type: typeOf(name), Linkage: btf.StaticFunc})
+		}
+	}
+	rest()
+	g.needs(fnOption, func() *code { return dhcpOption(g.inspectOption) })
+	rest()
+	if len(g.names)+1 > maxFunctions {
+		g.fail(fmt.Errorf("%d functions, more than %d: %w", len(g.names)+1, maxFunctions, ErrTooLarge))
+	}
+	if n := len(out); n > maxInstructions {
+		g.fail(fmt.Errorf("%d instructions, more than %d: %w", n, maxInstructions, ErrTooLarge))
+	}
+	return out, g.err
+}
+
+// The kernel's limits: BPF_MAX_SUBPROGS, and a half of BPF_COMPLEXITY_LIMIT_INSNS,
+// since the verifier goes more ways than one.
+const (
+	maxFunctions    = 256
+	maxInstructions = 500_000
+)
+
+// typeOf is a function's type: the verifier wants to know a callback's.
+func typeOf(name string) *btf.FuncProto {
+	if name == fnOption || strings.HasPrefix(name, "set_mask_") || strings.HasPrefix(name, "each_") {
+		return &btf.FuncProto{Return: long, Params: []btf.FuncParam{{Name: "index", Type: u32}, {Name: "ctx", Type: void}}}
+	}
+	return proto(void, void)
+}
+
+var (
+	u32        = &btf.Int{Name: "unsigned int", Size: 4}
+	long       = &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
+	void       = &btf.Pointer{Target: (*btf.Void)(nil)}
+	skbPointer = &btf.Pointer{Target: &btf.Struct{Name: "__sk_buff", Size: 192}}
+)
+
+func proto(params ...btf.Type) *btf.FuncProto {
+	p := &btf.FuncProto{Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}}
+	for i, t := range params {
+		p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("a%d", i), Type: t})
+	}
+	return p
+}
+
+// uses reports whether the policy reads any of the fields whose names have the prefix.
+func (g *gen) uses(prefix string) bool {
+	found := false
+	ref := func(r *filter.Ref) { found = found || strings.HasPrefix(r.Field.Name, prefix) }
+	var walk func(e filter.Expr)
+	walk = func(e filter.Expr) {
+		switch e := e.(type) {
+		case *filter.And:
+			for _, x := range e.X {
+				walk(x)
+			}
+		case *filter.Or:
+			for _, x := range e.X {
+				walk(x)
+			}
+		case *filter.Not:
+			walk(e.X)
+		case *filter.Present:
+			ref(&e.Field)
+		case *filter.Test:
+			ref(&e.Field)
+		case *filter.Compare:
+			ref(&e.Field)
+			if e.Other != nil {
+				ref(e.Other)
+			}
+		case *filter.In:
+			for i := range e.Fields {
+				ref(&e.Fields[i])
+			}
+		}
+	}
+	for _, r := range g.prog.Policy.Rules {
+		walk(r.Match)
+		if r.Limit != nil {
+			for _, f := range r.Limit.Per {
+				ref(&filter.Ref{Field: f})
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,151 @@
+package bpf
+
+import (
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// The scratch area: one value of a per-CPU array, where a frame's bytes and what
+// was found in them stay while it is judged. Offsets and lengths in bytes. A
+// value that several of the kernel's helpers would have to be asked for is here
+// at a constant offset, so that reading a field is one load.
+//
+// Frames are judged with bottom halves off, so that none interrupts another on
+// its CPU; only a frame sent by a `duplicate` is judged amid another, and by
+// then that one needs its area no more.
+const (
+	// The frame's first bytes, as far as they go, a tag in skb->vlan_tci put
+	// back in its place. From sNet on they are the network layer's, wherever
+	// that began.
+	sHead = 0
+	sNet  = sHead + 14
+	// headLen is what is loaded at once; netLen what there is of the network layer.
+	headLen = 64
+	netLen  = headLen - 14
+
+	sUDP  = 80          // the UDP header
+	sDHCP = sUDP + 8    // the DHCP message's fixed part and cookie
+	sPTP  = sDHCP       // the first 8 bytes of PTP or IEEE 1722
+	sData = 336         // an option's data, zero behind it
+	sSub  = sData + 264 // a sub-option's data
+	sTmp  = sSub + 264  // bytes to compare
+	sLeft = sTmp + 288  // the left side of a comparison of two fields
+	sKey  = sLeft + 264 // key of a look-up
+
+	sLook = sKey + 520 // the key as it is looked up
+
+	sTags     = sLook + 528    // each tag's TCI and the type behind it, on the wire's order
+	sTagType  = sTags + 4*8    // uint32 each: that type, 0 where the tag is cut
+	sTagAt    = sTagType + 4*8 // uint32 each: where the tag's TCI stands in the frame
+	sTagLen   = sTagAt + 4*8   // uint32 each: 4, or fewer where the tag is cut
+	sLLC      = sTagLen + 4*8  // LLC and SNAP header, 16 bytes
+	sFirst    = sLLC + 16      // the frame's first 16 bytes, where a tag was put back
+	sComm     = sFirst + 16    // the sender's command name
+	sIface    = sComm + 16     // name of the interface, 16 bytes
+	sIfaceMAC = sIface + 16    // its address, 8 bytes, the first two 0
+
+	// What is cleared for each frame: sClear to sClearEnd.
+	sLayerLen = sIfaceMAC + 8    // uint32 for each filter.Layer
+	sHas      = sLayerLen + 4*16 // uint32: a bit for each layer that is there
+	sBad      = sHas + 4         // uint32: a bit for each layer that is malformed
+	sCause    = sBad + 4         // uint32: the first cause
+	sFlags    = sCause + 4       // uint32: flag…
+	sNTags    = sFlags + 4       // uint32
+	sVerdict  = sNTags + 4       // uint32
+	sReason   = sVerdict + 4     // uint32
+	sRule     = sReason + 4      // uint32: deciding rule, or the number of rules
+	sMark     = sRule + 4        // uint32
+	sNEffects = sMark + 4        // uint32
+	sFrom     = sNEffects + 4    // uint32: rules below are done with
+	sBest     = sFrom + 4        // uint32
+	sAtoms    = sBest + 4        // bits: tests that an occurrence in an option has stood
+	sClear    = sLayerLen
+	sClearEnd = sAtoms + 64
+
+	sLayerAt = sClearEnd       // uint32 for each filter.Layer: where it begins in the frame
+	sLen     = sLayerAt + 4*16 // uint32: the frame's length
+	sShift   = sLen + 4        // uint32: 4 where a tag was put back
+	sNetAt   = sShift + 4      // uint32: where the network layer begins
+	sNetLen  = sNetAt + 4      // uint32
+	sEther   = sNetLen + 4     // uint32: EtherType
+	sOUI     = sEther + 4      // uint32
+	sSNAP    = sOUI + 4        // uint32
+	sPort    = sSNAP + 4       // uint32: ifindex of the guarded device
+	sSHA     = sPort + 4       // 8 bytes: ARP addresses as numbers, where the packet's sizes are odd
+	sEffects = sSHA + 4        // uint32 each: rules to be carried out, 8
+
+	// The walk over DHCP options.
+	sWalkField = sEffects + 4*8 // uint32: 0 options, 1 file, 2 sname
+	sWalkAt    = sWalkField + 4 // uint32: place in the frame
+	sWalkEnd   = sWalkAt + 4    // uint32
+	sOverload  = sWalkEnd + 4   // uint32
+	sType      = sOverload + 4  // uint32: option 53, + 0x100 once seen
+	sNote      = sType + 4      // uint32: first cause noted on the way
+	sWalkFlags = sNote + 4      // uint32: walk…
+	sCut       = sWalkFlags + 4 // uint32
+	sCode      = sCut + 4       // uint32: the current option
+	sDataAt    = sCode + 4      // uint32
+	sDataLen   = sDataAt + 4    // uint32
+
+	// Operands under comparison.
+	sAt      = sDataLen + 4         // uint32: place of bytes in the frame
+	sSize    = sAt + 4              // uint32: their number
+	sNum     = (sSize + 4 + 7) &^ 7 // 8 bytes: a number
+	sNum2    = sNum + 8
+	sSubAt   = sNum2 + 8
+	sSubLen  = sSubAt + 4
+	sSubNext = sSubLen + 4  // uint32: where in sData the next sub-option begins
+	sLoaded  = sSubNext + 4 // uint32: sDataAt of what is at sData
+	sOnce    = sLoaded + 4  // uint32 each: place and length of options 50, 54, 61 and 82
+	sText    = sOnce + 4*8  // uint32: length of text up to its NUL, or of what is left of an option
+	sFound   = sText + 4    // uint32
+	sIndex   = sFound + 4   // uint32: key of an array
+
+	scratchSize = (sIndex + 4 + 15) &^ 7
+)
+
+// Bits of sFlags.
+const (
+	flagSNAP    = 1 << iota
+	flagHasHW   // ARP's hardware addresses
+	flagHasIPv4 // ARP's protocol addresses
+	flagGratuitous
+	flagAnnouncement
+	flagProbe
+	flagUDP    // Packet.HasUDP
+	flagDHCP   // Packet.HasDHCP
+	flagCookie // dhcp.Message.HasCookie
+	flagMarked
+	flagSender // the sender is known
+	flagIface  // the interface's name is known
+	flagAudited
+)
+
+// Bits of sWalkFlags.
+const (
+	walkPastEnd = 1 << iota
+	walkBlank
+	walkTypeSeen // option 53, sound or not
+)
+
+func layerLen(l filter.Layer) int { return sLayerLen + 4*int(l) }
+func layerAt(l filter.Layer) int  { return sLayerAt + 4*int(l) }
+
+// area is where a layer's bytes stand in the scratch area, for fields with a
+// fixed place; -1 where they do not.
+func area(l filter.Layer) int {
+	switch l {
+	case filter.LayerEth:
+		return sHead
+	case filter.LayerLLC:
+		return sLLC
+	case filter.LayerARP, filter.LayerIPv4, filter.LayerIPv6:
+		return sNet
+	case filter.LayerUDP:
+		return sUDP
+	case filter.LayerDHCP:
+		return sDHCP
+	case filter.LayerPTP, filter.LayerIEEE1722:
+		return sPTP
+	}
+	return -1
+}

@@ -1,0 +1,99 @@
+package bpf
+
+import (
+	"github.com/cilium/ebpf/asm"
+
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// maxSuboptions is how many sub-options an option's 255 bytes can hold.
+const maxSuboptions = 127
+
+const agentPrefix = "dhcp.option.agent_information_option."
+
+func init() {
+	for name, f := range map[string]*optionField{
+		"suboption":          {code: optAgentInfo, each: suboptionCodes},
+		"agent_circuit_id":   suboption(1, filter.TypeBytes),
+		"agent_remote_id":    suboption(2, filter.TypeBytes),
+		"link_selection":     suboption(5, filter.TypeIPv4),
+		"subscriber_id":      suboption(6, filter.TypeString),
+		"server_id_override": suboption(11, filter.TypeIPv4),
+		"relay_agent_id":     suboption(12, filter.TypeBytes),
+	} {
+		optionFields[agentPrefix+name] = f
+	}
+}
+
+// suboptions walks the sub-options in sData as dhcp.Suboptions does. For each it
+// emits one, with its code in R2, its length in R3 and its data at R1+sData+2;
+// cut for the one whose data is not all there, with its code in R2.
+func (c *code) suboptions(one func(next label), cut func(), done label) {
+	const at, count = asm.R7, asm.R8
+	loop, next, beyond := c.label(), c.label(), c.label()
+	c.imm(at, 0)
+	c.imm(count, 0)
+	c.mark(loop)
+	c.jif(asm.JGE, count, maxSuboptions, done)
+	c.jif(asm.JGT, at, 253, done)
+	c.ld(asm.R0, sDataLen, asm.Word)
+	c.mov(asm.R4, at)
+	c.emit(asm.Add.Imm(asm.R4, 2))
+	c.jreg(asm.JGT, asm.R4, asm.R0, done)
+	c.mov(asm.R1, regScratch)
+	c.emit(asm.Add.Reg(asm.R1, at))
+	c.emit(asm.LoadMem(asm.R2, asm.R1, sData, asm.Byte), asm.LoadMem(asm.R3, asm.R1, sData+1, asm.Byte))
+	c.emit(asm.Add.Reg(asm.R4, asm.R3))
+	c.jreg(asm.JGT, asm.R4, asm.R0, beyond)
+	c.st(sSubNext, asm.R4, asm.Word)
+	one(next)
+	c.mark(next)
+	c.ld(at, sSubNext, asm.Word)
+	c.emit(asm.Add.Imm(count, 1))
+	c.ja(loop)
+	c.mark(beyond)
+	if cut != nil {
+		cut()
+	}
+	c.ja(done)
+}
+
+func suboptionCodes(c *code, body func(operand, label), done label) {
+	c.suboptions(func(next label) {
+		c.mov(regValue, asm.R2)
+		body(operand{}, next)
+	}, func() {
+		c.mov(regValue, asm.R2)
+		body(operand{}, done)
+	}, done)
+}
+
+// suboption is the data of the sub-options of a code.
+func suboption(number uint64, t filter.Type) *optionField {
+	return &optionField{code: optAgentInfo, each: func(c *code, body func(operand, label), done label) {
+		c.suboptions(func(next label) {
+			c.jif(asm.JNE, asm.R2, number, next)
+			if t == filter.TypeIPv4 {
+				c.jif(asm.JNE, asm.R3, 4, next)
+				c.ldbeAt(regValue, asm.R1, sData+2, 4)
+				body(operand{}, next)
+				return
+			}
+			c.st(sSubLen, asm.R3, asm.Word)
+			c.ld(asm.R2, sDataAt, asm.Word)
+			c.emit(asm.Add.Reg(asm.R2, asm.R7), asm.Add.Imm(asm.R2, 2))
+			c.st(sSubAt, asm.R2, asm.Word)
+			for i := 0; i < 264; i += 8 {
+				c.sti(sSub+i, 0, asm.DWord)
+			}
+			c.mov(asm.R4, asm.R3)
+			c.fetch(sSub, 255)
+			v := operand{kind: inMem, mem: sSub, most: 256, n: -1, lenSlot: sSubLen, atSlot: sSubAt}
+			if t == filter.TypeString {
+				c.upToNUL(sSub, sSubLen)
+				v.lenSlot = sText
+			}
+			body(v, next)
+		}, nil, done)
+	}}
+}

@@ -1,0 +1,241 @@
+package bpf
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"github.com/postern-fw/postern/firewall"
+)
+
+// What the program returns to the kernel (include/uapi/linux/pkt_cls.h).
+const (
+	actUnspec = -1 // TC_ACT_UNSPEC, TCX_NEXT: whatever is attached behind it decides
+	actShot   = 2  // TC_ACT_SHOT
+)
+
+const afPacket = 17
+
+// mapCounters has two uint64 for each rule, then for the default and for malformed
+// frames: frames and bytes.
+const mapCounters = "counters"
+
+// main is the program's entry.
+func (g *gen) main() *code {
+	c := newCode(fnMain)
+	net, parsed, judge, finish, byDefault, ready := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
+	c.mov(regSKB, asm.R1)
+	if !g.opt.AllSenders {
+		c.packetSockets()
+	}
+	c.emit(asm.StoreImm(asm.RFP, -4, 0, asm.Word))
+	c.mapPtr(asm.R1, mapScratch)
+	c.mov(asm.R2, asm.RFP)
+	c.emit(asm.Add.Imm(asm.R2, -4))
+	c.helper(asm.FnMapLookupElem)
+	c.jif(asm.JNE, asm.R0, 0, ready)
+	c.retImm(actShot)
+	c.mark(ready)
+	c.mov(regScratch, asm.R0)
+	c.head()
+	g.beside(c)
+	c.link8023(net, parsed)
+	c.mark(net)
+	c.network(parsed)
+	c.mark(parsed)
+
+	p := g.prog.Policy
+	if !p.MalformedMatch {
+		c.ld(asm.R1, sCause, asm.Word)
+		c.jif(asm.JEq, asm.R1, 0, judge)
+		c.st(sReason, asm.R1, asm.Word)
+		c.sti(sRule, int64(len(p.Rules)+1), asm.Word)
+		c.verdict(firewall.Drop, p.Audit)
+		c.ja(finish)
+	}
+	c.mark(judge)
+	g.linear(c, finish)
+	c.mark(byDefault)
+	c.sti(sReason, int64(firewall.ReasonDefault), asm.Word)
+	c.sti(sRule, int64(len(p.Rules)), asm.Word)
+	c.verdict(p.Default, p.Audit)
+	c.mark(finish)
+	g.finish(c)
+	return c
+}
+
+// packetSockets lets go what no packet socket sent.
+func (c *code) packetSockets() {
+	other, judge := c.label(), c.label()
+	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
+	c.jif(asm.JEq, asm.R1, 0, other)
+	c.helper(asm.FnSkFullsock)
+	c.jif(asm.JEq, asm.R0, 0, other)
+	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
+	c.jif(asm.JEq, asm.R0, afPacket, judge)
+	c.mark(other)
+	c.retImm(actUnspec)
+	c.mark(judge)
+}
+
+// beside asks the kernel for what is known beside the frame's bytes.
+func (g *gen) beside(c *code) {
+	if g.uses("sender.") {
+		none := c.label()
+		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
+		c.jif(asm.JEq, asm.R1, 0, none)
+		c.helper(asm.FnSkFullsock)
+		c.jif(asm.JEq, asm.R0, 0, none)
+		c.or(sFlags, flagSender)
+		c.ptr(asm.R1, sComm)
+		c.imm(asm.R2, 16)
+		c.helper(asm.FnGetCurrentComm)
+		c.mark(none)
+	}
+	if g.uses("iface.") {
+		none := c.label()
+		c.ctx(asm.R0, g.opt.ifindexOffset())
+		c.st(sIndex, asm.R0, asm.Word)
+		c.mapPtr(asm.R1, mapIfaces)
+		c.ptr(asm.R2, sIndex)
+		c.helper(asm.FnMapLookupElem)
+		c.jif(asm.JEq, asm.R0, 0, none)
+		for i := 0; i < ifaceBytes; i += 8 {
+			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
+			c.st(sIface+i, asm.R1, asm.DWord)
+		}
+		c.or(sFlags, flagIface)
+		c.mark(none)
+	}
+}
+
+// mapIfaces tells of a guarded device by its index: name, 16 bytes, then its
+// address as a number of 8 bytes in network order, the first bit set if it has none.
+const (
+	mapIfaces  = "ifaces"
+	ifaceBytes = 24
+)
+
+// verdict stores a verdict, in audit mode an acceptance in place of a drop.
+func (c *code) verdict(v firewall.Verdict, audit bool) {
+	if audit && v == firewall.Drop {
+		v = firewall.Accept
+		c.or(sFlags, flagAudited)
+	}
+	c.sti(sVerdict, int64(v), asm.Word)
+}
+
+// functionSize is how many instructions a function may have before the next rule
+// begins a new one.
+const functionSize = 4000
+
+// linear emits the rules one after the other: the first that ends the walk goes to
+// finish.
+func (g *gen) linear(c *code, finish label) {
+	rules := g.prog.Policy.Rules
+	for i, n := 0, 0; i < len(rules); n++ {
+		name := fmt.Sprintf("rules_%d", n)
+		f := newCode(name)
+		f.prologue()
+		for ; i < len(rules) && len(f.ins) < functionSize; i++ {
+			g.where = fmt.Sprintf("rule %q", rules[i].Name)
+			hit, next := f.label(), f.label()
+			g.cond(f, rules[i].Match, hit, next)
+			f.mark(hit)
+			g.apply(f, i, next)
+			f.mark(next)
+		}
+		f.retImm(0)
+		g.needs(name, func() *code { return f })
+		c.call(name)
+		c.jif(asm.JNE, asm.R0, 0, finish)
+	}
+	g.where = "policy " + g.prog.Policy.Name
+}
+
+// apply carries out rule i, which matches; it returns 1 from the function if that
+// ended the walk, and goes to next if its limit was used up.
+func (g *gen) apply(c *code, i int, next label) {
+	r := g.prog.Policy.Rules[i]
+	if r.Limit != nil {
+		g.take(c, i, next)
+	}
+	terminal := r.Action.Terminal()
+	if !terminal {
+		g.count(c, func(dst asm.Register) { c.imm(dst, uint64(i)) })
+	}
+	switch {
+	case r.Action == firewall.ActionMark:
+		c.emit(asm.Mov.Imm32(asm.R0, int32(r.Mark)))
+		c.st(sMark, asm.R0, asm.Word)
+		c.or(sFlags, flagMarked)
+		return
+	case terminal:
+		c.sti(sRule, int64(i), asm.Word)
+		c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
+		c.verdict(firewall.Verdict(r.Action), r.Audit)
+		c.retImm(1)
+		return
+	}
+	room := c.label()
+	c.ld(asm.R1, sNEffects, asm.Word)
+	c.jif(asm.JLT, asm.R1, firewall.MaxEffects, room)
+	c.sti(sRule, int64(i), asm.Word)
+	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
+	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
+	c.retImm(1)
+	c.mark(room)
+	c.mov(asm.R2, asm.R1)
+	c.emit(asm.LSh.Imm(asm.R2, 2), asm.Add.Reg(asm.R2, regScratch))
+	c.emit(asm.Mov.Imm(asm.R0, int32(i)), asm.StoreMem(asm.R2, sEffects, asm.R0, asm.Word))
+	c.emit(asm.Add.Imm(asm.R1, 1))
+	c.st(sNEffects, asm.R1, asm.Word)
+}
+
+// count counts the frame for a rule; it clobbers R0 to R5.
+func (g *gen) count(c *code, rule func(dst asm.Register)) {
+	none := c.label()
+	rule(asm.R1)
+	c.st(sIndex, asm.R1, asm.Word)
+	c.mapPtr(asm.R1, mapCounters)
+	c.ptr(asm.R2, sIndex)
+	c.helper(asm.FnMapLookupElem)
+	c.jif(asm.JEq, asm.R0, 0, none)
+	c.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R1, 1), asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord))
+	c.ld(asm.R2, sLen, asm.Word)
+	c.emit(asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord), asm.Add.Reg(asm.R1, asm.R2), asm.StoreMem(asm.R0, 8, asm.R1, asm.DWord))
+	c.mark(none)
+}
+
+// finish carries out what was decided.
+func (g *gen) finish(c *code) {
+	drop := c.label()
+	counted := c.label()
+	// A rule that had one effect too many is counted already.
+	c.ld(asm.R0, sReason, asm.Word)
+	c.jif(asm.JEq, asm.R0, uint64(firewall.ReasonTooManyEffects), counted)
+	g.count(c, func(dst asm.Register) { c.ld(dst, sRule, asm.Word) })
+	c.mark(counted)
+	c.ld(asm.R0, sVerdict, asm.Word)
+	c.jif(asm.JNE, asm.R0, uint64(firewall.Accept), drop)
+	c.retImm(actUnspec)
+	c.mark(drop)
+	c.retImm(actShot)
+}
+
+// take is not yet emitted: a policy with limits is refused.
+func (g *gen) take(c *code, i int, over label) {
+	g.refuse("limit")
+	c.ja(over)
+}
+
+func (g *gen) mapSpecs() map[string]*ebpf.MapSpec {
+	out := setMaps(g.order, g.opt.setEntries)
+	out[mapScratch] = &ebpf.MapSpec{Name: mapScratch, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: scratchSize, MaxEntries: 1}
+	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(len(g.prog.Policy.Rules) + 2)}
+	if g.uses("iface.") {
+		out[mapIfaces] = &ebpf.MapSpec{Name: mapIfaces, Type: ebpf.Hash, KeySize: 4, ValueSize: ifaceBytes, MaxEntries: g.opt.Interfaces}
+	}
+	return out
+}
