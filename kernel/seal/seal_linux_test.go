@@ -215,7 +215,7 @@ func TestInstallsAtOnce(t *testing.T) {
 			var installers []*exec.Cmd
 			for range 4 {
 				cmd := exec.Command("/proc/self/exe")
-				cmd.Env = append(os.Environ(), "SEAL_CHILD=install", "SEAL_CGROUP="+s.Cgroup, "SEAL_PIN="+s.Pin)
+				cmd.Env = append(os.Environ(), hurry, "SEAL_CHILD=install", "SEAL_CGROUP="+s.Cgroup, "SEAL_PIN="+s.Pin)
 				cmd.Stderr = os.Stderr
 				must(t, cmd.Start())
 				installers = append(installers, cmd)
