@@ -152,7 +152,8 @@ func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
 		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})
 		return
 	}
-	t.errs[msg] = t.egress(p, o.own, skb{bytes: f, msg: msg})
+	t.own, t.home = o.own, p.ifindex
+	t.errs[msg] = t.egress(p, skb{bytes: f, msg: msg})
 }
 
 // check makes the errors that the kernel would make before its hook runs.

@@ -123,7 +123,7 @@ func (v *Overlay) Write(frame []byte) (int, error) {
 	defer t.end()
 	err := v.check(frame, &Addr{})
 	if err == nil {
-		err = t.egress(v.self, nil, skb{bytes: t.copy(frame)})
+		err = t.egress(v.self, skb{bytes: t.copy(frame)})
 	}
 	t.kernel.transmit(v.fd)
 	if err == nil {
@@ -167,7 +167,7 @@ func (v *Overlay) encapsulate(t *transit, f skb) error {
 	v.header(b, under.mac, f.bytes)
 	copy(b[encapLen:], f.bytes)
 	f.bytes = b
-	return t.egress(under, nil, f)
+	return t.egress(under, f)
 }
 
 // header writes the outer headers of inner to b (RFC 7348, 5). The source port

@@ -49,6 +49,10 @@ type skb struct {
 type transit struct {
 	ports ports
 	event func(*Event)
+	// own is the sender's firewall, or nil, and home the interface it is for: a
+	// frame that comes out there again is judged again.
+	own  Classifier
+	home int32
 
 	block []byte // what alloc cuts from
 	outs  []out
@@ -91,7 +95,7 @@ func (t *transit) end() {
 	t.reset(0)
 	clear(t.errs[:cap(t.errs)])
 	t.kernel.forget()
-	t.ports, t.event = nil, nil
+	t.ports, t.event, t.own = nil, nil, nil
 	if cap(t.block) > 4*blockSize {
 		t.block, t.pkt, t.lower = nil, filter.Packet{}, Frame{}
 	}
@@ -114,16 +118,16 @@ func (t *transit) copy(b []byte) []byte {
 	return c
 }
 
-// egress is __dev_queue_xmit: the classifiers, the lower layer, the device. own
-// is the sender's firewall, or nil. What passes is appended to t.outs.
-func (t *transit) egress(p port, own Classifier, f skb) error {
+// egress is __dev_queue_xmit: the classifiers, the lower layer, the device. What
+// passes is appended to t.outs.
+func (t *transit) egress(p port, f skb) error {
 	var hooks *hookList
 	if p.dev != nil {
 		hooks = p.dev.hooks.Load()
 	}
 	if !f.skip {
-		if own != nil {
-			if gone, err := t.classify(p, own, &f); gone {
+		if t.own != nil && p.ifindex == t.home {
+			if gone, err := t.classify(p, t.own, &f); gone {
 				return err
 			}
 		}
@@ -226,7 +230,7 @@ func (t *transit) move(from port, to, rule string, f skb) error {
 	if err != nil {
 		return t.refuse(from, rule, firewall.ReasonUnsendable, f.bytes)
 	}
-	return t.egress(p, nil, f)
+	return t.egress(p, f)
 }
 
 func (t *transit) refuse(p port, rule string, why firewall.Reason, frame []byte) error {

@@ -121,7 +121,7 @@ func TestPath(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		// near, a, b, near: the third nested transmission was the last.
-		if got := l.logged(); got != "own@near:x hook@a:x hook@b:x" {
+		if got := l.logged(); got != "own@near:x hook@a:x hook@b:x own@near:x" {
 			t.Error(got)
 		}
 		arrived(nil)
@@ -295,5 +295,31 @@ func TestNoLieToTheKernel(t *testing.T) {
 	}
 	if got := nftCounters(t, p); got != "10" {
 		t.Errorf("nft believed %s of 10 frames", got)
+	}
+}
+
+// TestBackHome: what comes out again at the sender's own interface meets its own
+// firewall again.
+func TestBackHome(t *testing.T) {
+	p := newLab(t)
+	far := newTap(t, p, 1, p.Ifi[1])
+	for _, verdict := range []string{"{duplicate: near}", "{forward: near}"} {
+		policy, _, err := firewall.Parse("p", []byte("policy: p\nrules:\n"+
+			"  - {name: round, match: 'frame.len > 0', verdict: "+verdict+"}\n"+
+			"  - {name: no, match: 'frame.len > 0', verdict: drop}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fw, err := firewall.New(policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := conn(t, p, Raw, 0, &Config{Firewall: fw})
+		if _, err = c.WriteTo(frame(p.Ifi[0].HardwareAddr, "x"), broadcast); !errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("%s: %v", verdict, err)
+		}
+		if got := far.texts(); len(got) != 0 {
+			t.Errorf("%s: %q got out", verdict, got)
+		}
 	}
 }

@@ -187,6 +187,8 @@ func shapesOf(n int) string {
 func TestDiagnostics(t *testing.T) {
 	for _, c := range []struct{ src, want string }{
 		{"", "the policy file is empty"},
+		{"# nothing\n", "the policy file is empty"},
+		{"policy: p\nsets:\n  s:\n    type: [ipv4, port]\n    elements:\n" + strings.Repeat("    - [10.0.0.1..10.255.255.254, 1..65534]\n", 3000), "combinations of prefixes from here on"},
 		{"\x00\x01", "not a text file"},
 		{"policy: p\nrulez: []\n", `p.yaml:2:1: error: unknown key "rulez" in the policy`},
 		{"policy: p\nrules:\n  - {name: a, match: arp.opcod == 2, verdict: drop}\n", "p.yaml:3:22: error: "},

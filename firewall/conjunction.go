@@ -8,9 +8,14 @@ import (
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
-// maxAlternatives bounds the conjunctions made of one rule; what would exceed
-// it stays an expression to evaluate.
-const maxAlternatives = 1024
+// maxAlternatives bounds the conjunctions made of one rule, and alternativesOfAll
+// those of a policy, roughly: what would exceed them stays an expression to evaluate.
+const maxAlternatives, alternativesOfAll = 1024, 1 << 17
+
+// alternativesEach is the bound for one rule of a policy.
+func alternativesEach(p *Policy) int {
+	return max(4, min(maxAlternatives, alternativesOfAll/max(1, len(p.Rules))))
+}
 
 // maxRangePrefixes is how many prefixes a range may need to become key parts.
 const maxRangePrefixes = 4
@@ -26,41 +31,42 @@ type keyed struct {
 	val  filter.Value
 }
 
-// alternatives gives conjunctions of which any must be true for e to be.
-func alternatives(e filter.Expr) []conjunction {
+// alternatives gives at most that many conjunctions, of which any must be true
+// for e to be.
+func alternatives(e filter.Expr, most int) []conjunction {
 	switch e := e.(type) {
 	case nil:
 		return []conjunction{{}}
 	case *filter.Or:
 		var out []conjunction
 		for _, x := range e.X {
-			out = append(out, alternatives(x)...)
+			out = append(out, alternatives(x, most)...)
 		}
-		if len(out) <= maxAlternatives {
+		if len(out) <= most {
 			return out
 		}
 	case *filter.And:
 		out := []conjunction{{}}
 		for _, x := range e.X {
-			out = product(out, x)
+			out = product(out, x, most)
 		}
 		return out
 	case *filter.Compare:
 		if e.Op == filter.Eq && e.Other == nil {
-			return keysOf(e, e.Field, []filter.Range{{Lo: e.Const, Hi: e.Const}})
+			return keysOf(e, e.Field, []filter.Range{{Lo: e.Const, Hi: e.Const}}, most)
 		}
 	case *filter.In:
 		if e.Set == "" {
-			return keysOf(e, e.Fields[0], e.Elements)
+			return keysOf(e, e.Fields[0], e.Elements, most)
 		}
 	}
 	return []conjunction{{rest: []filter.Expr{e}}}
 }
 
 // product joins each conjunction with each alternative of e.
-func product(out []conjunction, e filter.Expr) []conjunction {
-	alts := alternatives(e)
-	if len(out)*len(alts) > maxAlternatives {
+func product(out []conjunction, e filter.Expr, most int) []conjunction {
+	alts := alternatives(e, most)
+	if len(out)*len(alts) > most {
 		alts = []conjunction{{rest: []filter.Expr{e}}}
 	}
 	var next []conjunction
@@ -76,9 +82,9 @@ func product(out []conjunction, e filter.Expr) []conjunction {
 }
 
 // keysOf turns an equality into key parts, or leaves e as it is.
-func keysOf(e filter.Expr, ref filter.Ref, ranges []filter.Range) []conjunction {
+func keysOf(e filter.Expr, ref filter.Ref, ranges []filter.Range, most int) []conjunction {
 	whole := []conjunction{{rest: []filter.Expr{e}}}
-	if ref.Slice != nil || ref.Mask != 0 || ref.Field.Type == filter.TypeProtocol || len(ranges) > maxAlternatives {
+	if ref.Slice != nil || ref.Mask != 0 || ref.Field.Type == filter.TypeProtocol || len(ranges) > most {
 		return whole
 	}
 	var out []conjunction
@@ -129,18 +135,25 @@ func keyLen(k keyed) int {
 	return 1 + maxKeyText
 }
 
-// expr is the key part as an expression again.
+// expr is the key part as an expression again. It prints what it compares with, for
+// expressions are told apart by how they print.
 func (k keyed) expr() filter.Expr {
-	c := filter.Const{Type: k.part.Field.Type, Value: k.val, Prefix: filter.Full}
-	hi := c
-	switch w := whole(c.Type); {
+	lo := filter.Const{Type: k.part.Field.Type, Value: k.val, Prefix: filter.Full}
+	hi := lo
+	switch w := whole(lo.Type); {
 	case w == 64:
-		hi.Num = k.val.Num | shiftedOnes(k.part.Bits)
+		host := shiftedOnes(k.part.Bits)
+		lo.Num, hi.Num = k.val.Num&^host, k.val.Num|host
+		lo.Text, hi.Text = fmt.Sprintf("%#x", lo.Num), fmt.Sprintf("%#x", hi.Num)
 	case w == 128 && k.part.Bits < w:
-		c.Prefix = k.part.Bits
-		hi = c
+		lo.Prefix = k.part.Bits
+		lo.Text = fmt.Sprintf("%x/%d", k.val.Bytes, k.part.Bits)
+		hi = lo
+	default:
+		lo.Text = fmt.Sprintf("%q", k.val.Bytes)
+		hi.Text = lo.Text
 	}
-	return &filter.In{Fields: []filter.Ref{{Field: k.part.Field}}, Elements: []filter.Range{{Lo: c, Hi: hi}}}
+	return &filter.In{Fields: []filter.Ref{{Field: k.part.Field}}, Elements: []filter.Range{{Lo: lo, Hi: hi}}}
 }
 
 func (c *conjunction) key() string {

@@ -77,11 +77,11 @@ func (d *decoder) parse(src []byte) *yaml.Node {
 	d.lines = strings.Split(string(src), "\n")
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(src))
-	if err := dec.Decode(&doc); err != nil {
+	if err := dec.Decode(&doc); err != nil && !errors.Is(err, io.EOF) { // EOF: nothing but comments
 		d.syntax(err)
 		return nil
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+	if err := dec.Decode(new(yaml.Node)); len(doc.Content) > 0 && !errors.Is(err, io.EOF) {
 		d.report(0, 0, 0, "more than one YAML document in the file", "one policy, one file: remove the `---`")
 		return nil
 	}

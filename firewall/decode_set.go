@@ -90,7 +90,28 @@ func (d *decoder) element(n *yaml.Node, s *SetDecl) {
 		d.errorf(n, "", "bad element of set %q: %v", s.Name, err)
 		return
 	}
+	if s.tuples += tuples(e.Parts); s.tuples > maxSetTuples {
+		if s.tuples-tuples(e.Parts) <= maxSetTuples { // once
+			d.errorf(n, "write CIDR prefixes instead of ranges, and fewer of them",
+				"set %q takes more than %d combinations of prefixes from here on", s.Name, maxSetTuples)
+		}
+		return
+	}
 	s.Elements = append(s.Elements, e)
+}
+
+// maxSetTuples bounds the look-up entries of a set in a policy file. An address
+// or a prefix is one, a range several, and a tuple of ranges their product.
+const maxSetTuples = 1 << 21
+
+// tuples is how many entries an element takes.
+func tuples(parts []filter.Range) int {
+	n := 1
+	for _, r := range parts {
+		ps, _ := prefixes(r)
+		n *= len(ps)
+	}
+	return n
 }
 
 // Element reads an element of the set, one text for each part: a constant, a

@@ -99,6 +99,8 @@ type SetDecl struct {
 	Types    []filter.Type
 	Bits     []int // width of a number, 0 for 64
 	Elements []Element
+
+	tuples int // look-up entries of Elements
 }
 
 // Element is one element of a set: a range for each part of the tuple.

@@ -40,8 +40,9 @@ type Candidate struct {
 // Compile makes the decision form of a policy.
 func Compile(p *Policy) *Program {
 	prog, shapes := &Program{Policy: p}, map[string]*Shape{}
+	most := alternativesEach(p)
 	for i, r := range p.Rules {
-		for _, c := range alternatives(r.Match) {
+		for _, c := range alternatives(r.Match, most) {
 			s := shapes[c.shape()]
 			if s == nil {
 				s = &Shape{First: i, Entries: map[string][]Candidate{}}

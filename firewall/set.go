@@ -51,12 +51,14 @@ func (s *Set) Add(elements ...Element) {
 	}
 }
 
-// sweep takes out what is dead by now, so that a set of short-lived elements does
-// not grow for ever.
+// sweep builds the set anew of what lives, so that a set of short-lived elements
+// does not grow for ever.
 func (s *Set) sweep(now int64) {
-	for name, e := range s.elements {
-		if e.Deadline != 0 && e.Deadline <= now {
-			s.remove(name)
+	old := s.elements
+	s.elements, s.masks = make(map[string]*element, len(old)), nil
+	for name, e := range old {
+		if e.Deadline == 0 || now < e.Deadline {
+			s.insert(name, e)
 		}
 	}
 }
@@ -114,17 +116,21 @@ func (s *Set) contains(key []filter.Value, now int64) bool {
 
 func (s *Set) put(e Element, declared bool) {
 	name := canonical(e, s.decl.Types)
-	s.remove(name)
-	tuples, ok := expand(e.Parts)
-	if !ok {
-		return // Element refuses these
+	if old := s.elements[name]; old != nil {
+		old.Element, old.declared = e, declared
+		return
 	}
-	el := &element{e, declared, tuples}
-	s.elements[name] = el
-	for _, t := range tuples {
+	if tuples, ok := expand(e.Parts); ok { // Element refuses the others
+		s.insert(name, &element{e, declared, tuples})
+	}
+}
+
+func (s *Set) insert(name string, e *element) {
+	s.elements[name] = e
+	for _, t := range e.tuples {
 		k := tupleKey(t, s.decl.Types)
 		m := s.table(t)
-		m.keys[k] = append(m.keys[k], el)
+		m.keys[k] = append(m.keys[k], e)
 	}
 }
 

@@ -19,8 +19,9 @@ type finding struct {
 // only several alternatives cover together is not found.
 func unreachable(p *Policy) (out []finding) {
 	var earlier deciders
+	most := alternativesEach(p)
 	for _, r := range p.Rules {
-		alts := alternatives(r.Match)
+		alts := alternatives(r.Match, most)
 		var by *Rule
 		open, possible := false, false
 		var possibles []*conjunction

@@ -44,6 +44,9 @@ func TestUnreachable(t *testing.T) {
 		{byItself, []string{"arp && !arp"}},
 		{byItself, []string{"arp.opcode == 1 && !(arp)"}},
 		{"", []string{"arp.opcode == 1 || ip"}},
+		{"", []string{"ip.addr == 10.0.0.1 && vlan.id == 1", "ip.addr == 10.0.0.1 && vlan.id == 2"}},
+		{"", []string{"eth.ig == 0 && eth.ig == 1", "eth.ig == 0"}},
+		{"", []string{"ipv6.addr == 2001:db8::/32 && vlan.id == 1 && ipv6.addr == fe80::/10", "ipv6.addr == 2001:db8::/32 && vlan.id == 1 && ipv6.addr == fe80::/64"}},
 		{"", []string{"dhcp.option.dhcp == 1 && dhcp.option.dhcp == 2"}}, // occurs more than once
 		{"", []string{"ip.addr == 10.0.0.1 && ip.addr == 10.0.0.2"}},
 		{"", []string{"vlan.id == 1 && vlan.id == 2"}},

@@ -32,6 +32,10 @@ func Fields() []*Field {
 // Lookup finds a field by its name; nil if there is none.
 func Lookup(name string) *Field { return byName[name] }
 
+// maxMisspelt bounds the names that suggestions are looked for, in bytes: no
+// field's name comes near it, and the search takes long.
+const maxMisspelt = 100
+
 // Suggest gives the names that a misspelt one may have meant, the likeliest
 // first; at most three, none if nothing comes near.
 func Suggest(name string) []string {
@@ -40,6 +44,9 @@ func Suggest(name string) []string {
 		distance int
 	}
 	var near []guess
+	if len(name) > maxMisspelt {
+		return nil
+	}
 	for i := range catalogue {
 		d := levenshtein.ComputeDistance(name, catalogue[i].Name)
 		if d < len(name) && d <= max(2, len(name)/4) {

@@ -114,7 +114,7 @@ var invalid = []struct {
 	{"eth.src in @leases", 0, 18, "@leases holds tuples of 2, not single values"},
 	{"(eth.src, ip.src) in {02:00:00:00:00:01}", 21, 1, "a tuple can only be looked up in a named set; write in @name"},
 	{"(eth.src, eth.src, eth.src, eth.src, eth.src) in @leases", 37, 7, "a tuple has at most 4 fields"},
-	{"(vlan.id, vlan.id, vlan.id) in @leases", 19, 7, "at most 2 fields of a tuple may occur more than once"},
+	{"(dhcp.option.type, dhcp.option.router) in @leases", 19, 18, "a second field of the tuple may occur any number of times, and so would the look-ups of one frame multiply; look up one of them alone"},
 	// strings
 	{`dhcp.option.hostname == "a`, 24, 1, `the string is not closed; write " at its end`},
 	{`dhcp.option.hostname == "\q"`, 25, 2, `"\\q" is not an escape sequence; write \\ for a backslash, or r"…" for a string without escapes`},

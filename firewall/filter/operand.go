@@ -6,12 +6,9 @@ import (
 	"strings"
 )
 
-// The limits of a tuple. Every combination of occurrences is looked up, so
-// that fields which occur many times would multiply.
-const (
-	maxTuple     = 4
-	maxTupleMany = 2
-)
+// maxTuple bounds the fields of a tuple. Every combination of occurrences is
+// looked up.
+const maxTuple = 4
 
 // ref is a field with perhaps a slice.
 func (p *parser) ref() (Ref, error) {
@@ -184,14 +181,14 @@ func (p *parser) tuple() (Expr, error) {
 			return nil, err
 		}
 		in.Fields = append(in.Fields, r)
-		if r.Field.Many {
+		if r.Field.unbounded() {
 			many++
 		}
 		if len(in.Fields) > maxTuple {
 			return nil, errorAt(t.off, t.len, fmt.Sprintf("a tuple has at most %d fields", maxTuple), "")
 		}
-		if many > maxTupleMany {
-			return nil, errorAt(t.off, t.len, fmt.Sprintf("at most %d fields of a tuple may occur more than once", maxTupleMany), "")
+		if many > 1 {
+			return nil, errorAt(t.off, t.len, "a second field of the tuple may occur any number of times, and so would the look-ups of one frame multiply", "look up one of them alone")
 		}
 		if !p.accept(tokComma) {
 			break

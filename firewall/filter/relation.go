@@ -1,6 +1,11 @@
 package filter
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/postern-fw/postern/proto/dhcp"
+)
 
 // relation is what may follow a field: a mask, a comparison, in; or nothing.
 // start is where the field stands.
@@ -93,7 +98,10 @@ func alike(a, b Type) bool {
 
 // unbounded reports whether only the frame's length bounds how often the field
 // occurs. Comparing two such fields would take longer than a frame is worth.
-func (f *Field) unbounded() bool { return f.Many && len(f.At) == 0 }
+// The options that a sound message has once do not count.
+func (f *Field) unbounded() bool {
+	return f.Many && len(f.At) == 0 && !dhcp.Once(f.Option) && !strings.HasPrefix(f.Name, "dhcp.hw.")
+}
 
 func (t Type) octets() bool { return t == TypeMAC || t == TypeBytes || t == TypeProtocol }
 

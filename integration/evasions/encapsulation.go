@@ -102,7 +102,11 @@ func llcs(h Host, p roles) []Case {
 	bad("length ends before ARP", arpShort, forged.snap(ouiEtherType).length(8))
 	bad("length behind SNAP and a tag", filter.FrameCause(frame.CauseNestedLength), forged.snap(ouiEtherType).tag(tpidQ, VLAN).snap(ouiEtherType))
 	onARP.add("length behind SNAP", byDefault(forged.snap(ouiEtherType).snap(ouiEtherType).frame(broadcast, h.MAC)), stp)
-	onARP.add("length 0", by("no-type-zero", forged.snap(ouiEtherType).length(0).frame(broadcast, h.MAC)), lldp)
+	bad("length 0", filter.FrameCause(frame.CauseBadLength), forged.snap(ouiEtherType).length(0))
+	onARP.add("length 0, IPv4's access point", by("no-type-zero",
+		llc(sapIP, sapIP, controlUI, rogueIP(h).bytes()).length(0).frame(broadcast, h.MAC)), lldp)
+	bad("SNAP's access point as the destination alone", filter.FrameCause(frame.CauseHalfSNAP),
+		llc(sapSNAP, 0, controlUI, cat([]byte{0, 0, 0, 8, 6}, poison(h, arpReply).bytes())))
 	return append(onARP.cases, onDHCP.cases...)
 }
 

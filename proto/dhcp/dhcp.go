@@ -4,10 +4,7 @@
 // and knows nothing of ports, frames or rules.
 package dhcp
 
-import (
-	"bytes"
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // The lengths of a message's parts, in bytes.
 const (
@@ -42,13 +39,13 @@ const (
 	CauseNoMessageType       // cookie, but no option 53
 	CauseTypeLength          // option 53 is not one byte long
 	CauseTwoTypes            // option 53 says two different things
-	CauseRepeated            // option 50, 54, 61 or 82 does: receivers differ in which they believe
+	CauseRepeated            // option 50, 54, 61 or 82 stands more than once
 )
 
 // String gives the cause in words.
 func (c Cause) String() string {
 	return [...]string{"none", "short DHCP fixed part", "DHCP options run past the end", "bad DHCP option overload",
-		"no DHCP message type", "DHCP message type is not one byte", "two different DHCP message types", "DHCP option 50, 54, 61 or 82 repeated with another value"}[c]
+		"no DHCP message type", "DHCP message type is not one byte", "two different DHCP message types", "DHCP option 50, 54, 61 or 82 repeated"}[c]
 }
 
 // Message is a decoded message. It points into the bytes given to Decode, which
@@ -61,8 +58,6 @@ type Message struct {
 	// HasCookie is false for plain BOOTP, which has no options here.
 	HasCookie bool
 	typed     bool // a sound option 53 was seen
-	// once are the first of the options that name the client and the lease.
-	once [4][]byte
 	// Type is option 53, the first if they differ; 0 if there is none, which is
 	// also a value it can have.
 	Type uint8
@@ -127,26 +122,24 @@ func (m *Message) note(it *Options) {
 		} else {
 			m.Type, m.typed = it.Data[0], true
 		}
-	case OptRequestedIP:
-		m.noteOnce(0, it)
-	case OptServerID:
-		m.noteOnce(1, it)
-	case OptClientID:
-		m.noteOnce(2, it)
-	case OptRelayAgentInfo:
-		m.noteOnce(3, it)
+	default:
+		if Once(it.Code) && m.Has(it.Code) {
+			m.cause(CauseRepeated)
+		}
 	}
 	m.seen[it.Code>>6] |= 1 << (it.Code & 63)
 }
 
-// noteOnce is for options that no honest sender splits (RFC 3396) for their
-// length. What is in one of two, or divided between them, would be hidden from
-// whoever looks for the other.
-func (m *Message) noteOnce(i int, it *Options) {
-	if m.Has(it.Code) && !bytes.Equal(m.once[i], it.Data) {
-		m.cause(CauseRepeated)
+// Once reports whether an option may stand only once in a message. No honest
+// sender splits these for their length (RFC 3396). What is in one of two, or
+// divided between them, would be hidden from whoever looks for the other, and
+// receivers differ in which they believe.
+func Once(code uint8) bool {
+	switch code {
+	case OptRequestedIP, OptServerID, OptClientID, OptRelayAgentInfo:
+		return true
 	}
-	m.once[i] = it.Data
+	return false
 }
 
 func (m *Message) noteOverload(it *Options) {

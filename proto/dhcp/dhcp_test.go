@@ -52,7 +52,7 @@ func TestDecode(t *testing.T) {
 		{"type twice, the same", "350101350101ff", "", "", 1, CauseNone},
 		{"type twice, differing", "350101350102ff", "", "", 1, CauseTwoTypes},
 		{"server identifier twice, differing", "3501013604c00002013604c0000202ff", "", "", 1, CauseRepeated},
-		{"server identifier twice, the same", "3501013604c00002013604c0000201ff", "", "", 1, CauseNone},
+		{"server identifier twice, the same", "3501013604c00002013604c0000201ff", "", "", 1, CauseRepeated},
 		{"requested address, differing in file", "350101340101" + "3204c0000201ff", "3204c0000202ff", "", 1, CauseRepeated},
 		{"client identifier split", "3501013d0301aabb3d02ccddff", "", "", 1, CauseRepeated},
 		{"option 82 split", "3501015203010261520162ff", "", "", 1, CauseRepeated},

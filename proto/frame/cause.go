@@ -9,7 +9,7 @@ const (
 	CauseShortHeader        // shorter than its Ethernet header
 	CauseShortTag           // ends inside a VLAN tag
 	CauseTooManyTags        // more than MaxTags VLAN tags
-	CauseBadLength          // 802.3 length beyond the frame, or 1501 to 1535
+	CauseBadLength          // 802.3 length beyond the frame, or 1501 to 1535; 0 before SNAP
 	CauseShortLLC           // 802.3 length too short for its LLC or SNAP header
 	CauseNestedLength       // an LLC header again, behind SNAP
 	CauseShortIPv4          // shorter than an IPv4 header
@@ -22,6 +22,7 @@ const (
 	CauseAuthHeader         // authentication header beyond the payload, or more than MaxExtensions
 	CauseShortUDP           // shorter than a UDP header
 	CauseUDPLen             // UDP length below 8, or beyond the IP payload
+	CauseHalfSNAP           // LLC to SNAP's service access point, from another
 )
 
 // String gives the cause in words.
@@ -30,5 +31,5 @@ func (c Cause) String() string {
 		"802.3 length is impossible", "short LLC/SNAP header", "second LLC header behind SNAP",
 		"short IPv4 header", "wrong IP version", "bad IPv4 header length", "bad IPv4 total length",
 		"short IPv6 header", "bad IPv6 payload length", "bad IPv6 extension headers",
-		"bad authentication header", "short UDP header", "bad UDP length"}[c]
+		"bad authentication header", "short UDP header", "bad UDP length", "LLC to SNAP from another access point"}[c]
 }

@@ -149,7 +149,15 @@ func (f *Frame) endLink(typ uint16, rest []byte) {
 		return
 	}
 	f.EtherType, f.Payload = typ, rest
+	// Nobody knows whether 0 is a length or a type; who takes it for a length
+	// reads on.
+	if typ == 0 && len(rest) > 0 && rest[0]&^1 == sapSNAP {
+		f.Malformed = CauseBadLength
+	}
 }
+
+// sapSNAP is SNAP's service access point, without its lowest bit.
+const sapSNAP = 0xaa
 
 // decode8023 reads the LLC header and, behind it, SNAP: ARP and IPv4 travel
 // there as well (RFC 1042), and so do those who hide them (CVE-2021-27853). It
@@ -182,8 +190,11 @@ func (f *Frame) decodeLLC(rest []byte) []byte {
 		return nil
 	}
 	// The lowest bits of the SAPs are not the address's: group, and response.
-	if rest[0]&^1 != 0xaa || rest[1]&^1 != 0xaa {
+	if rest[0]&^1 != sapSNAP || rest[1]&^1 != sapSNAP {
 		f.LLC = rest[:n:n]
+		if rest[0]&^1 == sapSNAP && f.Malformed == CauseNone {
+			f.Malformed = CauseHalfSNAP // receivers go by the destination alone
+		}
 		if rest[0]&^1 == 0x06 { // RFC 948
 			f.EtherType = 0x0800
 		}
