@@ -89,7 +89,7 @@ func layerField(l Layer, doc string) Field {
 func placed(name string, t Type, doc string, at ...Place) Field {
 	f := Field{Name: name, Type: t, Engines: Everywhere, Doc: doc, At: at, Many: len(at) > 1 || at[0].Layer == LayerVLAN}
 	for i := range at {
-		if at[i].Mask == 0 {
+		if at[i].Mask == 0 && at[i].Len <= 8 {
 			at[i].Mask = 1<<(8*at[i].Len) - 1
 		}
 	}

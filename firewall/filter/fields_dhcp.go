@@ -36,7 +36,7 @@ var dhcpFields = []Field{
 	firstByte("dhcp.option.option_overload", dhcp.OptOverload, "1 file, 2 sname, 3 both hold options"),
 	firstByte("dhcp.option.dhcp", dhcp.OptMessageType, "message type: 1 DISCOVER, 2 OFFER, 3 REQUEST, 4 DECLINE, 5 ACK, 6 NAK, 7 RELEASE, 8 INFORM"),
 	option("dhcp.option.dhcp_server_id", 54, TypeIPv4, 4, "server identifier"),
-	malformedFlag("dhcp.malformed", LayerDHCP, "claims to be DHCP by UDP port 67 or 68 and is malformed"),
+	malformedFlag("dhcp.malformed", LayerDHCP, "claims to be DHCP by UDP port 67 or 68 and is malformed, or is a GSO super-frame of port 4011"),
 }
 
 func getDHCPSecs(p *Packet) (Value, bool) {
