@@ -178,35 +178,17 @@ func (c *code) noteOption() {
 	c.mark(noted)
 }
 
-// noteOnce is dhcp.Message.noteOnce: R7 is 8 times the number of the option among
-// those that must not differ when repeated.
+// noteOnce is for the options of dhcp.Once: R7 is 8 times the option's number among
+// them.
 func (c *code) noteOnce(noted label) {
 	const slot = asm.R7
-	store, loop, differs := c.label(), c.label(), c.label()
+	first := c.label()
 	c.emit(asm.Add.Reg(slot, regScratch))
-	c.ld(asm.R8, sDataLen, asm.Word)
-	c.emit(asm.LoadMem(asm.R2, slot, sOnce, asm.Word), asm.LoadMem(asm.R4, slot, sOnce+4, asm.Word))
-	c.jif(asm.JEq, asm.R2, 0, store)
-	c.jreg(asm.JNE, asm.R4, asm.R8, differs)
-	c.fetch(sLeft, 255)
-	c.ld(asm.R2, sDataAt, asm.Word)
-	c.mov(asm.R4, asm.R8)
-	c.fetch(sTmp, 255)
-	c.imm(asm.R3, 0)
-	c.mark(loop)
-	c.jif(asm.JGE, asm.R3, 255, store)
-	c.jreg(asm.JGE, asm.R3, asm.R8, store)
-	c.mov(asm.R4, regScratch)
-	c.emit(asm.Add.Reg(asm.R4, asm.R3))
-	c.emit(asm.LoadMem(asm.R0, asm.R4, sLeft, asm.Byte), asm.LoadMem(asm.R1, asm.R4, sTmp, asm.Byte))
-	c.jreg(asm.JNE, asm.R0, asm.R1, differs)
-	c.emit(asm.Add.Imm(asm.R3, 1))
-	c.ja(loop)
-	c.mark(differs)
+	c.emit(asm.LoadMem(asm.R2, slot, sOnce, asm.Word))
+	c.jif(asm.JEq, asm.R2, 0, first)
 	c.note(dhcp.CauseRepeated)
-	c.mark(store)
-	c.ld(asm.R0, sDataAt, asm.Word)
-	c.emit(asm.StoreMem(slot, sOnce, asm.R0, asm.Word), asm.StoreMem(slot, sOnce+4, asm.R8, asm.Word))
+	c.mark(first)
+	c.emit(asm.StoreImm(slot, sOnce, 1, asm.Word))
 	c.ja(noted)
 }
 

@@ -52,8 +52,8 @@ func layoutSet(d *firewall.SetDecl, index int) *setLayout {
 	return l
 }
 
-func (l *setLayout) mapName() string  { return fmt.Sprintf("set_%d", l.index) }
-func (l *setLayout) funcName() string { return fmt.Sprintf("set_mask_%d", l.index) }
+func (s *setLayout) mapName() string  { return fmt.Sprintf("set_%d", s.index) }
+func (s *setLayout) funcName() string { return fmt.Sprintf("set_mask_%d", s.index) }
 
 const (
 	mapMasks = "set_masks" // masks, maxMasks for each set
