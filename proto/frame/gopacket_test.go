@@ -67,7 +67,7 @@ func viewed(b []byte) (s seen, ok bool) {
 func dissected(b []byte) (s seen, ok bool) {
 	p := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.DecodeOptions{NoCopy: true})
 	network := false
-	for _, l := range p.Layers() {
+	for i, l := range p.Layers() {
 		switch l.LayerType() {
 		case layers.LayerTypeIPv4, layers.LayerTypeIPv6:
 			outer := map[uint16]gopacket.LayerType{0x0800: layers.LayerTypeIPv4, 0x86dd: layers.LayerTypeIPv6}[s.etype]
@@ -82,6 +82,9 @@ func dissected(b []byte) (s seen, ok bool) {
 		}
 		switch l := l.(type) {
 		case *layers.Ethernet:
+			if i > 0 {
+				return s, known(s.etype) // bridged, EtherType 0x6558
+			}
 			s.etype = uint16(l.EthernetType)
 		case *layers.Dot1Q:
 			tci := l.VLANIdentifier | uint16(l.Priority)<<13
@@ -141,6 +144,7 @@ var gopacketSeeds = []string{
 	"ffffffffffff020000000001" + "88a82001" + "81000002" + "0800" + "4600002200000000ff110000c0000201c00002029404000000430044000a0000" + "abcd" + "ffff",
 	"ffffffffffff020000000001" + "0026" + "aaaa03000000" + "0800" + "4500001e00000000ff110000c0000201c000020200430044000a0000" + "abcd",
 	"ffffffffffff020000000001" + "86dd" + "6000000000120040" + "20010db8000000000000000000000001" + "20010db8000000000000000000000002" + "1100010400000000" + "02220223000a0000" + "abcd",
+	"ffffffffffff020000000001" + "6558" + "ffffffffffff0200000000020806" + "0001",
 	"ffffffffffff020000000001" + "0800" + "4500001e00002000ff110000c0000201c000020200430044000a0000" + "abcd",
 }
 
