@@ -152,10 +152,31 @@ func (c *code) retImm(v int32) {
 	c.ret()
 }
 
-// prologue takes over the arguments of call.
+// prologue takes over the arguments of call. The function is a global one, which
+// the verifier looks at by itself: the scratch area might be nil, for all it knows.
 func (c *code) prologue() {
+	ok := c.label()
 	c.mov(regSKB, asm.R1)
 	c.mov(regScratch, asm.R2)
+	c.jif(asm.JNE, asm.R2, 0, ok)
+	c.retImm(0)
+	c.mark(ok)
+}
+
+// clear sets n bytes, a multiple of 8, to zero.
+func (c *code) clear(off, n int) {
+	for i := 0; i < n; i += 8 {
+		c.sti(off+i, 0, asm.DWord)
+	}
+}
+
+// same goes to differ unless maxBytes bytes at a and b are the same.
+func (c *code) same(a, b int, differ label) {
+	for i := 0; i < maxBytes; i += 8 {
+		c.ld(asm.R0, a+i, asm.DWord)
+		c.ld(asm.R1, b+i, asm.DWord)
+		c.jreg(asm.JNE, asm.R0, asm.R1, differ)
+	}
 }
 
 // link resolves the jumps and gives the function its name and type.

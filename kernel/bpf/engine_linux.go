@@ -52,7 +52,7 @@ func (s *Spec) Load() (_ *Engine, err error) {
 	if err := e.fill(); err != nil {
 		return nil, err
 	}
-	e.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"})
+	e.prog, err = ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"}, ebpf.ProgramOptions{LogSizeStart: 16 << 20})
 	var rejected *ebpf.VerifierError
 	if errors.As(err, &rejected) {
 		return nil, fmt.Errorf("the kernel's verifier refused the program of policy %q, which is a bug of this package or of the kernel: %w", s.Program.Policy.Name, err)

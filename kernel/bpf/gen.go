@@ -73,7 +73,7 @@ func (g *gen) compile() (asm.Instructions, error) {
 	rest := func() {
 		for ; emitted < len(g.names); emitted++ {
 			name := g.names[emitted]
-			add(g.funcs[name](), &btf.Func{Name: name, Type: typeOf(name), Linkage: btf.StaticFunc})
+			add(g.funcs[name](), typeOf(name))
 		}
 	}
 	rest()
@@ -95,19 +95,27 @@ const (
 	maxInstructions = 500_000
 )
 
-// typeOf is a function's type: the verifier wants to know a callback's.
-func typeOf(name string) *btf.FuncProto {
-	if name == fnOption || strings.HasPrefix(name, "set_mask_") || strings.HasPrefix(name, "each_") {
-		return &btf.FuncProto{Return: long, Params: []btf.FuncParam{{Name: "index", Type: u32}, {Name: "ctx", Type: void}}}
+// typeOf is a function's type. Callbacks must be static, and are looked at as often
+// as they are called; the verifier looks at any other function once and by itself,
+// which keeps the number of ways through the program small.
+func typeOf(name string) *btf.Func {
+	if name == fnOption || strings.HasPrefix(name, "set_mask_") || strings.HasPrefix(name, fnEach) {
+		t := &btf.FuncProto{Return: long, Params: []btf.FuncParam{{Name: "index", Type: u32}, {Name: "ctx", Type: void}}}
+		return &btf.Func{Name: name, Type: t, Linkage: btf.StaticFunc}
 	}
-	return proto(void, void)
+	params := []btf.Type{skbPointer, scratchPointer}
+	if name == fnTagged {
+		params = append(params, u32, u32, u32)
+	}
+	return &btf.Func{Name: name, Type: proto(params...), Linkage: btf.GlobalFunc}
 }
 
 var (
-	u32        = &btf.Int{Name: "unsigned int", Size: 4}
-	long       = &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
-	void       = &btf.Pointer{Target: (*btf.Void)(nil)}
-	skbPointer = &btf.Pointer{Target: &btf.Struct{Name: "__sk_buff", Size: 192}}
+	u32            = &btf.Int{Name: "unsigned int", Size: 4}
+	long           = &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
+	void           = &btf.Pointer{Target: (*btf.Void)(nil)}
+	scratchPointer = &btf.Pointer{Target: scratchType()}
+	skbPointer     = &btf.Pointer{Target: &btf.Struct{Name: "__sk_buff", Size: 192}}
 )
 
 func proto(params ...btf.Type) *btf.FuncProto {
@@ -159,4 +167,10 @@ func (g *gen) uses(prefix string) bool {
 		}
 	}
 	return found
+}
+
+// scratchType is the scratch area, as far as the verifier wants to know it.
+func scratchType() btf.Type {
+	bytes := &btf.Array{Index: u32, Type: &btf.Int{Name: "unsigned char", Size: 1}, Nelems: scratchSize}
+	return &btf.Struct{Name: "postern_scratch", Size: scratchSize, Members: []btf.Member{{Name: "bytes", Type: bytes}}}
 }

@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"fmt"
+
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/postern-fw/postern/firewall/filter"
@@ -42,48 +44,105 @@ func (g *gen) atom(c *code, r filter.Ref, t test, yes label) {
 // optionField tells how to read a field in the data of an option.
 type optionField struct {
 	code uint8 // 0: of any
-	// each emits body for each occurrence in the option's sDataLen bytes at sData,
-	// which have zeros behind them; it ends by going to done.
-	each func(c *code, body func(v operand, next label), done label)
-	bare bool // the data is not looked at
+	// each emits body for an occurrence in the option's sDataLen bytes at sData,
+	// which have zeros behind them, or goes to done.
+	each func(c *code, body func(v operand, next label), next, done label)
+	// steps is not 0 for a field with several occurrences: each is emitted in the
+	// callback of a loop of so many steps, and reads the next occurrence, if any.
+	// R7 is the step's number, and sSubNext is 0 at the first.
+	steps uint64
+	bare  bool // the data is not looked at
 }
+
+// fnEach begins the names of those callbacks.
+const fnEach = "each_"
 
 const (
 	optClientID  = 61
 	optAgentInfo = 82
 )
 
+// atomsInFunction is how many atoms are looked at in one function.
+const atomsInFunction = 16
+
 // inspectOption is what the callback of the walk does with an option.
 func (g *gen) inspectOption(c *code) {
-	done := c.label()
-	for i := 0; i < len(g.atoms); i++ {
-		a := g.atoms[i]
-		g.where = g.atomWhere[i]
-		f := optionFields[a.ref.Field.Name]
-		next, yes := c.label(), c.label()
-		c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
-		c.emit(asm.And.Imm(asm.R0, 1<<(a.bit%8)))
-		c.jif(asm.JNE, asm.R0, 0, next)
-		if f.code != 0 {
-			c.ld(asm.R0, sCode, asm.Word)
-			c.jif(asm.JNE, asm.R0, uint64(f.code), next)
-		}
-		if !f.bare {
-			c.optionData()
-		}
-		f.each(c, func(v operand, no label) {
-			v.typ = a.ref.Field.Type
-			if v, ok := g.refer(c, a.ref, v, no); ok {
-				g.stand(c, v, a.test, yes, no)
+	for first := 0; first < len(g.atoms); first += atomsInFunction {
+		name := fmt.Sprintf("atoms_%d", first)
+		g.needs(name, func() *code {
+			f := newCode(name)
+			f.prologue()
+			for i := first; i < min(first+atomsInFunction, len(g.atoms)); i++ {
+				g.inspectAtom(f, i)
 			}
-		}, next)
-		c.mark(yes)
-		c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
-		c.emit(asm.Or.Imm(asm.R0, 1<<(a.bit%8)))
-		c.st(sAtoms+a.bit/8, asm.R0, asm.Byte)
-		c.mark(next)
+			f.retImm(0)
+			return f
+		})
+		c.call(name)
 	}
+}
+
+func (g *gen) inspectAtom(c *code, i int) {
+	a := g.atoms[i]
+	g.where = g.atomWhere[i]
+	f := optionFields[a.ref.Field.Name]
+	next := c.label()
+	c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
+	c.emit(asm.And.Imm(asm.R0, 1<<(a.bit%8)))
+	c.jif(asm.JNE, asm.R0, 0, next)
+	if f.code != 0 {
+		c.ld(asm.R0, sCode, asm.Word)
+		c.jif(asm.JNE, asm.R0, uint64(f.code), next)
+	}
+	if !f.bare {
+		c.optionData()
+	}
+	if f.steps == 0 {
+		yes := c.label()
+		g.inspectValue(c, f, a, yes, next, next)
+		c.mark(yes)
+		c.setAtom(a)
+	} else {
+		name := fmt.Sprint(fnEach, a.bit)
+		g.needs(name, func() *code { return g.eachValue(name, f, a) })
+		c.sti(sSubNext, 0, asm.Word)
+		c.imm(asm.R1, f.steps)
+		c.loop(name)
+	}
+	c.mark(next)
+}
+
+func (c *code) setAtom(a atom) {
+	c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
+	c.emit(asm.Or.Imm(asm.R0, 1<<(a.bit%8)))
+	c.st(sAtoms+a.bit/8, asm.R0, asm.Byte)
+}
+
+// inspectValue goes to yes if the occurrence stands the test, to no if not, and to
+// done if there is none.
+func (g *gen) inspectValue(c *code, f *optionField, a atom, yes, no, done label) {
+	f.each(c, func(v operand, next label) {
+		v.typ = a.ref.Field.Type
+		if v, ok := g.refer(c, a.ref, v, next); ok {
+			g.stand(c, v, a.test, yes, next)
+		}
+	}, no, done)
+}
+
+// eachValue is the callback for a field with several occurrences in an option.
+func (g *gen) eachValue(name string, f *optionField, a atom) *code {
+	c := newCode(name)
+	yes, no, done := c.label(), c.label(), c.label()
+	c.mov(asm.R7, asm.R1)
+	c.callback()
+	g.inspectValue(c, f, a, yes, no, done)
+	c.mark(yes)
+	c.setAtom(a)
 	c.mark(done)
+	c.retImm(1)
+	c.mark(no)
+	c.retImm(0)
+	return c
 }
 
 // optionData brings the data of the current option to sData, once, with zeros
@@ -94,9 +153,7 @@ func (c *code) optionData() {
 	c.ld(asm.R1, sLoaded, asm.Word)
 	c.jreg(asm.JEq, asm.R0, asm.R1, there)
 	c.st(sLoaded, asm.R0, asm.Word)
-	for i := 0; i < 264; i += 8 {
-		c.sti(sData+i, 0, asm.DWord)
-	}
+	c.clear(sData, 264)
 	c.mark(fill)
 	c.mov(asm.R2, asm.R0)
 	c.ld(asm.R4, sDataLen, asm.Word)
@@ -105,8 +162,8 @@ func (c *code) optionData() {
 }
 
 // single is a field with one occurrence in an option.
-func single(read func(c *code, absent label) operand) func(*code, func(operand, label), label) {
-	return func(c *code, body func(operand, label), done label) { body(read(c, done), done) }
+func single(read func(c *code, absent label) operand) func(*code, func(operand, label), label, label) {
+	return func(c *code, body func(operand, label), _, done label) { body(read(c, done), done) }
 }
 
 // optNumber is a number that is the whole data.
@@ -130,10 +187,8 @@ func optFirstByte(opt uint8) *optionField {
 
 // optList is a list of IPv4 addresses.
 func optList(opt uint8) *optionField {
-	return &optionField{code: opt, each: func(c *code, body func(operand, label), done label) {
-		loop, next := c.label(), c.label()
-		c.imm(asm.R7, 0)
-		c.mark(loop)
+	return &optionField{code: opt, steps: 64, each: func(c *code, body func(operand, label), next, done label) {
+		c.emit(asm.LSh.Imm(asm.R7, 2))
 		c.jif(asm.JGT, asm.R7, 252, done)
 		c.ld(asm.R0, sDataLen, asm.Word)
 		c.mov(asm.R1, asm.R7)
@@ -143,37 +198,37 @@ func optList(opt uint8) *optionField {
 		c.emit(asm.Add.Reg(asm.R1, asm.R7))
 		c.ldbeAt(regValue, asm.R1, sData, 4)
 		body(operand{}, next)
-		c.mark(next)
-		c.emit(asm.Add.Imm(asm.R7, 4))
-		c.ja(loop)
 	}}
 }
 
-// upToNUL cuts the text of length *lenSlot at mem, of at most 255 bytes, at its
-// first NUL: sText is its length, and zeros are behind it.
-func (c *code) upToNUL(mem, lenSlot int) {
-	loop, rest, done := c.label(), c.label(), c.label()
-	c.ld(asm.R2, lenSlot, asm.Word)
-	c.imm(asm.R1, 0)
-	c.mark(loop)
-	c.jif(asm.JGE, asm.R1, 255, rest)
-	c.jreg(asm.JGE, asm.R1, asm.R2, rest)
-	c.mov(asm.R4, regScratch)
-	c.emit(asm.Add.Reg(asm.R4, asm.R1), asm.LoadMem(asm.R0, asm.R4, int16(mem), asm.Byte))
-	c.jif(asm.JEq, asm.R0, 0, rest)
-	c.emit(asm.Add.Imm(asm.R1, 1))
-	c.ja(loop)
-	c.mark(rest)
-	c.st(sText, asm.R1, asm.Word)
-	zero := c.label()
-	c.mark(zero)
-	c.jif(asm.JGE, asm.R1, 255, done)
-	c.jreg(asm.JGE, asm.R1, asm.R2, done)
-	c.mov(asm.R4, regScratch)
-	c.emit(asm.Add.Reg(asm.R4, asm.R1), asm.StoreImm(asm.R4, int16(mem), 0, asm.Byte))
-	c.emit(asm.Add.Imm(asm.R1, 1))
-	c.ja(zero)
-	c.mark(done)
+// upToNUL cuts the text that begins skip bytes behind buf, of at most 255 bytes with
+// zeros behind, at its first NUL: sText becomes its length, and all else at buf
+// zero. at emits the text's place in the frame into R2.
+func (c *code) upToNUL(buf, skip int, at func()) {
+	found := c.label()
+	c.emit(asm.LoadImm(asm.R4, 0x0101010101010101, asm.DWord), asm.LoadImm(asm.R5, -0x7f7f7f7f7f7f7f80, asm.DWord))
+	for i := 0; i < maxBytes; i += 8 {
+		c.ld(asm.R0, buf+skip+i, asm.DWord)
+		c.emit(asm.HostTo(asm.LE, asm.R0, asm.DWord))
+		c.mov(asm.R1, asm.R0)
+		c.emit(asm.Sub.Reg(asm.R1, asm.R4), asm.Xor.Imm(asm.R0, -1), asm.And.Reg(asm.R1, asm.R0), asm.And.Reg(asm.R1, asm.R5))
+		c.imm(asm.R3, uint64(i))
+		c.jif(asm.JNE, asm.R1, 0, found)
+	}
+	c.mark(found) // the lowest bit of R1 is the NUL's
+	for _, n := range []int32{4, 2, 1} {
+		low := c.label()
+		c.mov(asm.R0, asm.R1)
+		c.emit(asm.LSh.Imm(asm.R0, 64-8*n))
+		c.jif(asm.JNE, asm.R0, 0, low)
+		c.emit(asm.RSh.Imm(asm.R1, 8*n), asm.Add.Imm(asm.R3, n))
+		c.mark(low)
+	}
+	c.st(sText, asm.R3, asm.Word)
+	c.clear(buf, 264)
+	at()
+	c.ld(asm.R4, sText, asm.Word)
+	c.fetch(buf+skip, 255)
 }
 
 // tail is the data from off on, as text or as bytes.
@@ -185,7 +240,10 @@ func (c *code) tail(off int, text bool) operand {
 	c.st(sText, asm.R1, asm.Word)
 	v := operand{kind: inMem, mem: sData + off, most: 256 - off, n: -1, lenSlot: sText, atSlot: sDataAt, atAdd: off}
 	if text {
-		c.upToNUL(v.mem, sText)
+		c.upToNUL(sData, off, func() {
+			c.ld(asm.R2, sDataAt, asm.Word)
+			c.emit(asm.Add.Imm(asm.R2, int32(off)))
+		})
 		c.sti(sLoaded, 0, asm.Word) // for it overwrites what is behind
 	}
 	return v

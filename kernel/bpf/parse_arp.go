@@ -27,8 +27,7 @@ func (c *code) inspected(l filter.Layer) {
 // are at sNet if their sizes are Ethernet's and IPv4's; else the addresses are
 // brought to where they would stand if they were.
 func (c *code) arp(done label) {
-	header, odd, sized, clipped, sound, seen, short := c.label(), c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
-	finish := c.label()
+	header, odd, sized, clipped, sound, seen := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
 	c.ld(asm.R7, sNetAt, asm.Word)
 	c.ld(asm.R8, sNetLen, asm.Word)
 	c.st(layerAt(filter.LayerARP), asm.R7, asm.Word)
@@ -58,7 +57,6 @@ func (c *code) arp(done label) {
 		c.mark(next)
 	}
 	c.jif(asm.JGE, asm.R8, 28, sound)
-	c.mark(short)
 	c.malformed(filter.LayerARP, filter.ARPCause(arp.CauseShort))
 	c.ja(sized)
 	c.mark(odd)
@@ -77,14 +75,13 @@ func (c *code) arp(done label) {
 	c.or(sHas, 1<<filter.LayerARP)
 	c.mark(seen)
 	c.inspected(filter.LayerARP)
-	c.mark(finish)
 	c.ja(done)
 }
 
 // arpFlags sets the flags R4 and those that follow from the sender's address R0,
 // the target's R1 and the target's hardware address R2.
 func (c *code) arpFlags() {
-	differ, request, either, store := c.label(), c.label(), c.label(), c.label()
+	differ, request, store := c.label(), c.label(), c.label()
 	c.ldbe(asm.R3, sNet+6, 2) // opcode
 	c.jreg(asm.JNE, asm.R0, asm.R1, differ)
 	c.jif(asm.JEq, asm.R3, arp.OpRequest, request)
@@ -100,7 +97,6 @@ func (c *code) arpFlags() {
 	c.jif(asm.JNE, asm.R2, 0, store)
 	c.jif(asm.JNE, asm.R0, 0, store)
 	c.emit(asm.Or.Imm(asm.R4, flagProbe))
-	c.mark(either)
 	c.mark(store)
 	c.ld(asm.R0, sFlags, asm.Word)
 	c.emit(asm.Or.Reg(asm.R0, asm.R4))
@@ -122,6 +118,7 @@ func (c *code) arpOdd(out label) {
 	// The protocol addresses, to compare them: R0 and R1 become 0 and 0 if they
 	// are the same, 0 and 1 if not.
 	for i, dst := range []int{sTmp, sData} {
+		c.clear(dst, maxBytes)
 		c.mov(asm.R2, asm.R7)
 		c.ld(asm.R3, sNum, asm.DWord)
 		c.emit(asm.Add.Imm(asm.R2, 8), asm.Add.Reg(asm.R2, asm.R3))
@@ -132,20 +129,10 @@ func (c *code) arpOdd(out label) {
 		c.fetch(dst, 255)
 	}
 	c.sti(sAt, 1, asm.Word) // differ
+	compared := c.label()
 	c.ld(asm.R4, sNum2, asm.DWord)
-	compared, loop, same := c.label(), c.label(), c.label()
 	c.jif(asm.JEq, asm.R4, 0, compared)
-	c.imm(asm.R3, 0)
-	c.mark(loop)
-	c.jreg(asm.JGE, asm.R3, asm.R4, same)
-	c.jif(asm.JGE, asm.R3, 255, same)
-	c.mov(asm.R5, regScratch)
-	c.emit(asm.Add.Reg(asm.R5, asm.R3))
-	c.emit(asm.LoadMem(asm.R0, asm.R5, sTmp, asm.Byte), asm.LoadMem(asm.R1, asm.R5, sData, asm.Byte))
-	c.jreg(asm.JNE, asm.R0, asm.R1, compared)
-	c.emit(asm.Add.Imm(asm.R3, 1))
-	c.ja(loop)
-	c.mark(same)
+	c.same(sTmp, sData, compared)
 	c.sti(sAt, 0, asm.Word)
 	c.mark(compared)
 

@@ -199,6 +199,7 @@ func (c *code) ipv6(udp, done label) {
 	c.emit(asm.RSh.Imm(asm.R0, 4))
 	c.jif(asm.JNE, asm.R0, 6, version)
 	c.present(l)
+	c.sti(layerLen(l), 40, asm.Word)
 	c.emit(asm.Add.Imm(asm.R7, 40), asm.Sub.Imm(asm.R8, 40))
 	c.sti(sAt, 0, asm.Word) // PayloadLen is beyond the frame
 	c.ldbe(asm.R2, sNet+4, 2)

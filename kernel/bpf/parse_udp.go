@@ -137,6 +137,7 @@ func (c *code) dhcp(done label) {
 	c.or(sBad, 1<<l) // claims to be DHCP, and is not
 	c.mark(sound)
 	c.dhcpHead()
+	c.showDHCP()
 	c.ld(asm.R0, sNum, asm.DWord)
 	c.jif(asm.JEq, asm.R0, 0, whole)
 	c.malformed(l, filter.CauseDHCPFragment)
@@ -159,7 +160,7 @@ func (c *code) dhcp(done label) {
 	c.jif(asm.JEq, asm.R0, 0, single)
 	c.malformed(l, filter.CauseGSO)
 	c.mark(single)
-	c.showDHCP(done)
+	c.ja(done)
 }
 
 // proxyDHCP shows a message on PXE's own port, which is not judged.
@@ -170,12 +171,12 @@ func (c *code) proxyDHCP(done label) {
 	c.malformed(filter.LayerDHCP, filter.CauseGSO)
 	c.mark(single)
 	c.dhcpHead()
-	c.jif(asm.JLT, asm.R8, dhcpFixed, done)
+	c.jif(asm.JLT, asm.R8, dhcpCookie, done)
+	c.ldbe(asm.R0, sDHCP+dhcpFixed, 4)
+	c.jif(asm.JNE, asm.R0, dhcp.Cookie, done)
+	c.showDHCP()
 	c.dhcpWalk()
-	c.ld(asm.R0, sFlags, asm.Word)
-	c.emit(asm.And.Imm(asm.R0, flagCookie))
-	c.jif(asm.JEq, asm.R0, 0, done)
-	c.showDHCP(done)
+	c.ja(done)
 }
 
 // dhcpHead loads the fixed part and the cookie of R8 bytes at R7.
@@ -186,9 +187,10 @@ func (c *code) dhcpHead() {
 	c.st(layerAt(filter.LayerDHCP), asm.R7, asm.Word)
 }
 
-// showDHCP is Packet.setDHCP.
-func (c *code) showDHCP(done label) {
-	plain, need := c.label(), c.label()
+// showDHCP is Packet.setDHCP. It comes before the options are walked, whose fields
+// are compared with the message's.
+func (c *code) showDHCP() {
+	plain, need, done := c.label(), c.label(), c.label()
 	c.jif(asm.JLT, asm.R8, 3, done)
 	c.ld(asm.R0, sDHCP+2, asm.Byte)
 	c.jif(asm.JEq, asm.R0, 0, plain)
@@ -202,5 +204,5 @@ func (c *code) showDHCP(done label) {
 	c.mark(plain)
 	c.present(filter.LayerDHCP)
 	c.or(sFlags, flagDHCP)
-	c.ja(done)
+	c.mark(done)
 }

@@ -13,7 +13,7 @@ const agentPrefix = "dhcp.option.agent_information_option."
 
 func init() {
 	for name, f := range map[string]*optionField{
-		"suboption":          {code: optAgentInfo, each: suboptionCodes},
+		"suboption":          {code: optAgentInfo, steps: maxSuboptions, each: suboptionCodes},
 		"agent_circuit_id":   suboption(1, filter.TypeBytes),
 		"agent_remote_id":    suboption(2, filter.TypeBytes),
 		"link_selection":     suboption(5, filter.TypeIPv4),
@@ -25,16 +25,13 @@ func init() {
 	}
 }
 
-// suboptions walks the sub-options in sData as dhcp.Suboptions does. For each it
-// emits one, with its code in R2, its length in R3 and its data at R1+sData+2;
-// cut for the one whose data is not all there, with its code in R2.
-func (c *code) suboptions(one func(next label), cut func(), done label) {
-	const at, count = asm.R7, asm.R8
-	loop, next, beyond := c.label(), c.label(), c.label()
-	c.imm(at, 0)
-	c.imm(count, 0)
-	c.mark(loop)
-	c.jif(asm.JGE, count, maxSuboptions, done)
+// suboptions reads the sub-option at sSubNext in sData as dhcp.Suboptions does. It
+// emits one, with its code in R2, its length in R3 and its data at R1+sData+2, R7
+// being its place; cut for one whose data is not all there, with its code in R2.
+func (c *code) suboptions(one, cut func(), done label) {
+	const at = asm.R7
+	beyond := c.label()
+	c.ld(at, sSubNext, asm.Word)
 	c.jif(asm.JGT, at, 253, done)
 	c.ld(asm.R0, sDataLen, asm.Word)
 	c.mov(asm.R4, at)
@@ -46,32 +43,24 @@ func (c *code) suboptions(one func(next label), cut func(), done label) {
 	c.emit(asm.Add.Reg(asm.R4, asm.R3))
 	c.jreg(asm.JGT, asm.R4, asm.R0, beyond)
 	c.st(sSubNext, asm.R4, asm.Word)
-	one(next)
-	c.mark(next)
-	c.ld(at, sSubNext, asm.Word)
-	c.emit(asm.Add.Imm(count, 1))
-	c.ja(loop)
+	one()
 	c.mark(beyond)
-	if cut != nil {
-		cut()
-	}
-	c.ja(done)
+	c.sti(sSubNext, 255, asm.Word) // there is none behind it
+	cut()
 }
 
-func suboptionCodes(c *code, body func(operand, label), done label) {
-	c.suboptions(func(next label) {
+func suboptionCodes(c *code, body func(operand, label), next, done label) {
+	read := func() {
 		c.mov(regValue, asm.R2)
 		body(operand{}, next)
-	}, func() {
-		c.mov(regValue, asm.R2)
-		body(operand{}, done)
-	}, done)
+	}
+	c.suboptions(read, read, done)
 }
 
 // suboption is the data of the sub-options of a code.
 func suboption(number uint64, t filter.Type) *optionField {
-	return &optionField{code: optAgentInfo, each: func(c *code, body func(operand, label), done label) {
-		c.suboptions(func(next label) {
+	return &optionField{code: optAgentInfo, steps: maxSuboptions, each: func(c *code, body func(operand, label), next, done label) {
+		c.suboptions(func() {
 			c.jif(asm.JNE, asm.R2, number, next)
 			if t == filter.TypeIPv4 {
 				c.jif(asm.JNE, asm.R3, 4, next)
@@ -83,17 +72,15 @@ func suboption(number uint64, t filter.Type) *optionField {
 			c.ld(asm.R2, sDataAt, asm.Word)
 			c.emit(asm.Add.Reg(asm.R2, asm.R7), asm.Add.Imm(asm.R2, 2))
 			c.st(sSubAt, asm.R2, asm.Word)
-			for i := 0; i < 264; i += 8 {
-				c.sti(sSub+i, 0, asm.DWord)
-			}
+			c.clear(sSub, 264)
 			c.mov(asm.R4, asm.R3)
 			c.fetch(sSub, 255)
 			v := operand{kind: inMem, mem: sSub, most: 256, n: -1, lenSlot: sSubLen, atSlot: sSubAt}
 			if t == filter.TypeString {
-				c.upToNUL(sSub, sSubLen)
+				c.upToNUL(sSub, 0, func() { c.ld(asm.R2, sSubAt, asm.Word) })
 				v.lenSlot = sText
 			}
 			body(v, next)
-		}, nil, done)
+		}, func() { c.ja(done) }, done)
 	}}
 }
