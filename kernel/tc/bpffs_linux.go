@@ -1,0 +1,53 @@
+package tc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// openBPFFS opens a directory of a bpffs. One that is missing is made, or else nil is returned.
+func openBPFFS(path string, create bool) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && path != parent {
+		// Directories are made in a bpffs only; and that there is no bpffs, does not
+		// mean that nothing is pinned.
+		p, err := openBPFFS(parent, create)
+		if p == nil {
+			return nil, err
+		}
+		p.Close()
+		if !create {
+			return nil, nil
+		}
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("%w (a bpffs allows no dot in names)", err)
+		}
+		return openBPFFS(path, create)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := onBPFFS(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// onBPFFS checks the type of the file system that a directory is on.
+func onBPFFS(f *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if int64(st.Type) != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s is %w but on a file system of type %#x: mount one (mount -t bpf bpf /sys/fs/bpf); inside "+
+			"`ip netns exec`, whose own /sys hides it, use `nsenter --net=/run/netns/NAME` instead", f.Name(), ErrNoBPFFS, st.Type)
+	}
+	return nil
+}
