@@ -34,11 +34,16 @@ type Options struct {
 	// many as it has prefixes. 0 means 65536, or twice what the policy declares if
 	// that is more.
 	SetEntries uint32
+
+	linear int // how many rules are looked at one after the other; 0 means linearRules
 }
 
 func (o Options) withDefaults() Options {
 	if o.Interfaces == 0 {
 		o.Interfaces = 1024
+	}
+	if o.linear == 0 {
+		o.linear = linearRules
 	}
 	return o
 }
@@ -66,7 +71,8 @@ type Spec struct {
 	Instructions asm.Instructions
 	Maps         map[string]*ebpf.MapSpec
 
-	sets []*setLayout
+	sets     []*setLayout
+	contents map[string]contents
 }
 
 // Compile emits the instructions for a policy. Errors match ErrNotSupported or
@@ -77,5 +83,5 @@ func Compile(p *firewall.Program, o Options) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Spec{Program: p, Options: g.opt, Instructions: ins, Maps: g.mapSpecs(), sets: g.order}, nil
+	return &Spec{Program: p, Options: g.opt, Instructions: ins, Maps: g.mapSpecs(), sets: g.order, contents: g.contents}, nil
 }

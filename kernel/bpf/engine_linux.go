@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -65,6 +66,11 @@ func (s *Spec) Load() (_ *Engine, err error) {
 
 // fill puts into the maps what the policy declares.
 func (e *Engine) fill() error {
+	for name, t := range e.spec.contents {
+		if err := t.put(e.maps[name]); err != nil {
+			return fmt.Errorf("filling the map %s: %w", name, err)
+		}
+	}
 	for _, l := range e.spec.sets {
 		s := &liveSet{layout: l, engine: e}
 		e.sets[l.decl.Name] = s
@@ -73,6 +79,26 @@ func (e *Engine) fill() error {
 		}
 	}
 	return nil
+}
+
+// put writes everything in one batch.
+func (t contents) put(m *ebpf.Map) error {
+	n := len(t.keys) / t.keySize
+	if n == 0 {
+		return nil
+	}
+	_, err := m.BatchUpdate(rows(t.keys, t.keySize), rows(t.vals, t.valSize), nil)
+	return err
+}
+
+// rows is b as a slice of arrays of size bytes, which is what BatchUpdate takes.
+func rows(b []byte, size int) any {
+	row := reflect.ArrayOf(size, reflect.TypeFor[byte]())
+	out := reflect.MakeSlice(reflect.SliceOf(row), len(b)/size, len(b)/size)
+	for i := range len(b) / size {
+		reflect.Copy(out.Index(i), reflect.ValueOf(b[i*size:(i+1)*size]))
+	}
+	return out.Interface()
 }
 
 // Program is what to attach. It belongs to the engine.

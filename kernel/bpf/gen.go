@@ -27,6 +27,14 @@ type gen struct {
 	names []string                // in order
 	maps  map[string]*ebpf.MapSpec
 
+	// For index.
+	shapes    []*shape
+	again     bool // the walk may go on behind a rule
+	rests     []restExpr
+	restID    map[string]int
+	restFuncs []restFunc
+	contents  map[string]contents
+
 	// where is what is being compiled, for errors.
 	where string
 	err   error
@@ -38,7 +46,7 @@ const fnMain = "postern"
 const mapScratch = "scratch"
 
 func newGen(p *firewall.Program, o Options) *gen {
-	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}}
+	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}, contents: map[string]contents{}}
 	for i, d := range p.Policy.Sets {
 		s := layoutSet(d, i)
 		g.sets[d.Name] = s
@@ -77,7 +85,7 @@ func (g *gen) compile() (asm.Instructions, error) {
 		}
 	}
 	rest()
-	g.needs(fnOption, func() *code { return dhcpOption(g.inspectOption) })
+	g.needs(fnOption, func() *code { return walkOptions(fnOption, g.inspectOption) })
 	rest()
 	if len(g.names)+1 > maxFunctions {
 		g.fail(fmt.Errorf("%d functions, more than %d: %w", len(g.names)+1, maxFunctions, ErrTooLarge))
@@ -104,8 +112,11 @@ func typeOf(name string) *btf.Func {
 		return &btf.Func{Name: name, Type: t, Linkage: btf.StaticFunc}
 	}
 	params := []btf.Type{skbPointer, scratchPointer}
-	if name == fnTagged {
+	switch {
+	case name == fnTagged:
 		params = append(params, u32, u32, u32)
+	case strings.HasPrefix(name, fnRest):
+		params = append(params, u32)
 	}
 	return &btf.Func{Name: name, Type: proto(params...), Linkage: btf.GlobalFunc}
 }

@@ -99,8 +99,9 @@ const (
 	sText    = sOnce + 4*8  // uint32: length of text up to its NUL, or of what is left of an option
 	sFound   = sText + 4    // uint32
 	sIndex   = sFound + 4   // uint32: key of an array
+	sNext    = sIndex + 4   // uint32: the next candidate
 
-	scratchSize = (sIndex + 4 + 15) &^ 7
+	scratchSize = (sNext + 4 + 15) &^ 7
 )
 
 // Bits of sFlags.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/postern-fw/postern/firewall"
 )
 
@@ -120,26 +118,12 @@ func (s *liveSet) write(keys []byte, vals []int64, size int) error {
 	if len(vals) == 1 {
 		err = m.Put(keys[:size], vals[0])
 	} else {
-		_, err = m.BatchUpdate(fixed{keys, size}.split(), vals, &ebpf.BatchOptions{})
+		_, err = m.BatchUpdate(rows(keys, size), vals, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("set %q, which has room for %d look-up keys: %w", s.layout.decl.Name, m.MaxEntries(), err)
 	}
 	return nil
-}
-
-// fixed is keys of one size, one behind the other.
-type fixed struct {
-	b    []byte
-	size int
-}
-
-func (f fixed) split() [][]byte {
-	out := make([][]byte, len(f.b)/f.size)
-	for i := range out {
-		out[i] = f.b[i*f.size : (i+1)*f.size]
-	}
-	return out
 }
 
 func (s *liveSet) delete(e firewall.Element) (bool, error) {

@@ -65,11 +65,11 @@ func (c *code) callback() {
 	c.emit(asm.LoadMem(regSKB, asm.R2, 0, asm.DWord), asm.LoadMem(regScratch, asm.R2, 8, asm.DWord))
 }
 
-// dhcpOption makes the callback: one option, Pad or End. inspect emits what the
-// policy wants to know of the option sCode with sDataLen bytes at sDataAt; it
-// runs after the message's own checks.
-func dhcpOption(inspect func(*code)) *code {
-	c := newCode(fnOption)
+// walkOptions makes a callback that walks one option, Pad or End. inspect emits what
+// is to be known of the option sCode with sDataLen bytes at sDataAt. The message's
+// own checks come before it in fnOption.
+func walkOptions(name string, inspect func(*code)) *code {
+	c := newCode(name)
 	c.callback()
 	const at, end = asm.R7, asm.R8
 	pad, last, nextField, two, fits, one := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
@@ -113,10 +113,10 @@ func dhcpOption(inspect func(*code)) *code {
 	c.emit(asm.Add.Imm(at, 2))
 	c.st(sDataAt, at, asm.Word)
 	c.mark(one)
-	c.noteOption()
-	if inspect != nil {
-		inspect(c)
+	if name == fnOption {
+		c.noteOption()
 	}
+	inspect(c)
 	c.retImm(0)
 
 	c.mark(nextField)

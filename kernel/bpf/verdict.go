@@ -1,7 +1,9 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -55,7 +57,11 @@ func (g *gen) main() *code {
 		c.ja(finish)
 	}
 	c.mark(judge)
-	g.linear(c, finish)
+	if len(p.Rules) <= g.opt.linear {
+		g.linear(c, finish)
+	} else {
+		g.index(c, finish)
+	}
 	c.mark(byDefault)
 	c.sti(sReason, int64(firewall.ReasonDefault), asm.Word)
 	c.sti(sRule, int64(len(p.Rules)), asm.Word)
@@ -193,6 +199,83 @@ func (g *gen) apply(c *code, i int, next label) {
 	c.st(sNEffects, asm.R1, asm.Word)
 }
 
+// mapRules says what each rule does: uint32 each of its firewall.Action, rule…, mark,
+// and the index of the interface it sends to.
+const (
+	mapRules  = "rules"
+	ruleBytes = 16
+
+	ruleAudit   = 1
+	ruleLog     = 2
+	ruleLimited = 4
+)
+
+func (g *gen) ruleContents() contents {
+	t := contents{keySize: 4, valSize: ruleBytes}
+	for i, r := range g.prog.Policy.Rules {
+		flags := uint32(0)
+		for bit, on := range map[uint32]bool{ruleAudit: r.Audit, ruleLog: r.Log, ruleLimited: r.Limit != nil} {
+			if on {
+				flags |= bit
+			}
+		}
+		t.keys = binary.NativeEndian.AppendUint32(t.keys, uint32(i))
+		for _, v := range []uint32{uint32(r.Action), flags, r.Mark, 0} {
+			t.vals = binary.NativeEndian.AppendUint32(t.vals, v)
+		}
+	}
+	return t
+}
+
+// carryOut is apply for the rule R3, which is found while the program runs.
+func (g *gen) carryOut(c *code, next, decided label) {
+	gone, other, effect, room := c.label(), c.label(), c.label(), c.label()
+	store := c.label()
+	c.mov(asm.R7, asm.R3)
+	c.st(sIndex, asm.R3, asm.Word)
+	c.mapPtr(asm.R1, mapRules)
+	c.ptr(asm.R2, sIndex)
+	c.helper(asm.FnMapLookupElem)
+	c.jif(asm.JEq, asm.R0, 0, gone)
+	c.mov(asm.R8, asm.R0)
+	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
+	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	c.st(sRule, asm.R7, asm.Word)
+	c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
+	c.jif(asm.JNE, asm.R1, uint64(firewall.ActionDrop), store)
+	c.emit(asm.LoadMem(asm.R2, asm.R8, 4, asm.Word), asm.And.Imm(asm.R2, ruleAudit))
+	c.jif(asm.JEq, asm.R2, 0, store)
+	c.or(sFlags, flagAudited)
+	c.imm(asm.R1, uint64(firewall.Accept))
+	c.mark(store)
+	c.st(sVerdict, asm.R1, asm.Word)
+	c.ja(decided)
+
+	c.mark(other)
+	g.count(c, func(dst asm.Register) { c.mov(dst, asm.R7) })
+	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
+	c.jif(asm.JNE, asm.R1, uint64(firewall.ActionMark), effect)
+	c.emit(asm.LoadMem(asm.R1, asm.R8, 8, asm.Word))
+	c.st(sMark, asm.R1, asm.Word)
+	c.or(sFlags, flagMarked)
+	c.ja(next)
+
+	c.mark(effect)
+	c.ld(asm.R1, sNEffects, asm.Word)
+	c.jif(asm.JLT, asm.R1, firewall.MaxEffects, room)
+	c.st(sRule, asm.R7, asm.Word)
+	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
+	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
+	c.mark(gone)
+	c.ja(decided)
+	c.mark(room)
+	c.mov(asm.R2, asm.R1)
+	c.emit(asm.LSh.Imm(asm.R2, 2), asm.Add.Reg(asm.R2, regScratch), asm.StoreMem(asm.R2, sEffects, asm.R7, asm.Word))
+	c.emit(asm.Add.Imm(asm.R1, 1))
+	c.st(sNEffects, asm.R1, asm.Word)
+	c.ja(next)
+}
+
 // count counts the frame for a rule; it clobbers R0 to R5.
 func (g *gen) count(c *code, rule func(dst asm.Register)) {
 	none := c.label()
@@ -232,6 +315,9 @@ func (g *gen) take(c *code, i int, over label) {
 
 func (g *gen) mapSpecs() map[string]*ebpf.MapSpec {
 	out := setMaps(g.order, g.opt.setEntries)
+	maps.Copy(out, g.maps)
+	out[mapRules] = &ebpf.MapSpec{Name: mapRules, Type: ebpf.Array, KeySize: 4, ValueSize: ruleBytes, MaxEntries: uint32(max(1, len(g.prog.Policy.Rules)))}
+	g.contents[mapRules] = g.ruleContents()
 	out[mapScratch] = &ebpf.MapSpec{Name: mapScratch, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: scratchSize, MaxEntries: 1}
 	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(len(g.prog.Policy.Rules) + 2)}
 	if g.uses("iface.") {
