@@ -29,7 +29,7 @@ func (g *gen) main() *code {
 	net, parsed, judge, finish, byDefault, ready := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
 	c.mov(regSKB, asm.R1)
 	if !g.opt.AllSenders {
-		c.packetSockets()
+		g.packetSockets(c)
 	}
 	c.emit(asm.StoreImm(asm.RFP, -4, 0, asm.Word))
 	c.mapPtr(asm.R1, mapScratch)
@@ -72,7 +72,7 @@ func (g *gen) main() *code {
 }
 
 // packetSockets lets go what no packet socket sent.
-func (c *code) packetSockets() {
+func (g *gen) packetSockets(c *code) {
 	other, judge := c.label(), c.label()
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 	c.jif(asm.JEq, asm.R1, 0, other)
@@ -81,7 +81,7 @@ func (c *code) packetSockets() {
 	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
 	c.mark(other)
-	c.retImm(actUnspec)
+	g.letGo(c)
 	c.mark(judge)
 }
 
@@ -302,7 +302,7 @@ func (g *gen) finish(c *code) {
 	c.mark(counted)
 	c.ld(asm.R0, sVerdict, asm.Word)
 	c.jif(asm.JNE, asm.R0, uint64(firewall.Accept), drop)
-	c.retImm(actUnspec)
+	g.letGo(c)
 	c.mark(drop)
 	c.retImm(actShot)
 }
