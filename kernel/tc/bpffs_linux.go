@@ -25,18 +25,29 @@ func openBPFFS(path string, create bool) (*os.File, error) {
 			return nil, nil
 		}
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("%w (a bpffs allows no dot in names)", err)
+			return nil, lacking(err)
 		}
 		return openBPFFS(path, create)
 	}
 	if err != nil {
-		return nil, err
+		return nil, lacking(err)
 	}
 	if err := onBPFFS(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// lacking says why a directory may be refused.
+func lacking(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM): // bpf_lookup
+		return fmt.Errorf("%w: a bpffs allows no dot in names", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: it takes root, or the directory's owner", err)
+	}
+	return err
 }
 
 // onBPFFS checks the type of the file system that a directory is on.

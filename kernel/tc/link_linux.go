@@ -94,6 +94,9 @@ func (a Attachment) device() (name string, attached []link.AttachedProgram, err 
 		if errors.Is(err, unix.ENODEV) {
 			return nil
 		}
+		if errors.Is(err, unix.EINVAL) { // bpf_prog_query does not know the hook
+			err = fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err)
+		}
 		if err != nil {
 			return explain("ask what is attached", err)
 		}
@@ -132,7 +135,7 @@ func (a Attachment) exchange(l link.Link, p *ebpf.Program) error {
 		return a.gone(err)
 	}
 	if err != nil {
-		return explain("exchange the program of "+a.Pin(), err)
+		return fmt.Errorf("exchange the program of %s: %w", a.Pin(), err)
 	}
 	return nil
 }
@@ -142,7 +145,7 @@ func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s: %w: it takes CAP_BPF and CAP_NET_ADMIN in the first user namespace", what, err)
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%s: tcx (Linux 6.6, CONFIG_NET_XGRESS) %w; clsact would be the alternative, and is not built: %w", what, ErrNotSupported, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)

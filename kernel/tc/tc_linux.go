@@ -89,8 +89,11 @@ func (a Attachment) Status() (state State, err error) {
 // a bpffs that is not there has none.
 func List(dir string, netns int) (found []Attachment, err error) {
 	f, err := openBPFFS(dir, false)
-	if err != nil || f == nil {
-		return nil, err
+	if err != nil {
+		return nil, fmt.Errorf("tc: list the pins: %w", err)
+	}
+	if f == nil {
+		return nil, nil
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-var children = map[string]func() error{"install": installAndEnd}
+var children = map[string]func() error{"install": installAndEnd, "unprivileged": unprivileged}
 
 // installAndEnd installs a judge that refuses kind 1, in the namespace of descriptor 3.
 func installAndEnd() error {
