@@ -15,7 +15,11 @@
 // What a policy says, and which interfaces are guarded, is not known here.
 package seal
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/postern-fw/postern/kernel/bpffs"
+)
 
 var (
 	// ErrNotSupported is matched by errors that say what the kernel lacks.
@@ -23,7 +27,7 @@ var (
 	// ErrNoCgroup2 is matched where Seal.Cgroup is no directory of a cgroup2 file system.
 	ErrNoCgroup2 = errors.New("not a cgroup v2")
 	// ErrNoBPFFS is matched where Seal.Pin is not in a bpffs.
-	ErrNoBPFFS = errors.New("not in a bpffs")
+	ErrNoBPFFS = bpffs.ErrNone
 	// ErrForeign is matched where Seal.Pin is something else than this cgroup's seal.
 	// It was left as it is.
 	ErrForeign = errors.New("is not the seal of this cgroup")

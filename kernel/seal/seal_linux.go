@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/kernel/bpffs"
 )
 
 // Install seals the cgroup. Where its seal is there already, it is adopted, and its program
@@ -58,10 +60,10 @@ func (s Seal) Install() error {
 // Remove takes the seal away. That there is none is no error, nor that the cgroup is gone.
 // It fails with ErrForeign as Install does.
 func (s Seal) Remove() error {
-	if _, err := os.Stat(s.Pin); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	return s.locked(false, func(cgroup *os.File) error {
+		if _, err := os.Stat(s.Pin); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		l, _, err := s.pinned(cgroup)
 		if err != nil || l == nil {
 			return err
@@ -81,10 +83,10 @@ func (s Seal) Remove() error {
 // Status reports what is at the pin. It fails with ErrForeign as Install does, and with
 // ErrNoCgroup2 where there is no such cgroup (any more).
 func (s Seal) Status() (state State, err error) {
-	if _, err := os.Stat(s.Pin); errors.Is(err, fs.ErrNotExist) {
-		return State{}, nil
-	}
 	err = s.locked(false, func(cgroup *os.File) error {
+		if _, err := os.Stat(s.Pin); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if cgroup == nil {
 			return fmt.Errorf("%s: %w: %w", s.Cgroup, ErrNoCgroup2, fs.ErrNotExist)
 		}
@@ -113,8 +115,8 @@ func (s Seal) locked(needed bool, fn func(cgroup *os.File) error) (err error) {
 	if cgroup != nil {
 		defer cgroup.Close()
 	}
-	dir, err := openBPFFS(filepath.Dir(s.Pin), needed)
-	if err != nil {
+	dir, err := bpffs.Open(filepath.Dir(s.Pin), needed)
+	if err != nil || dir == nil {
 		return err
 	}
 	defer dir.Close()
@@ -132,31 +134,6 @@ func openCgroup(path string) (*os.File, error) {
 	if err := isOn(f, unix.CGROUP2_SUPER_MAGIC); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%w: name a directory below the mount of type cgroup2 (mount -t cgroup2 none /sys/fs/cgroup): %w", ErrNoCgroup2, err)
-	}
-	return f, nil
-}
-
-// openBPFFS opens a directory of a bpffs, and makes it if need be.
-func openBPFFS(path string, create bool) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrNotExist) && create && path != filepath.Dir(path) {
-		// Directories are made in a bpffs only.
-		parent, err := openBPFFS(filepath.Dir(path), create)
-		if err != nil {
-			return nil, err
-		}
-		parent.Close()
-		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		return openBPFFS(path, false)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := isOn(f, unix.BPF_FS_MAGIC); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s is %w: mount one (mount -t bpf bpf /sys/fs/bpf): %w", path, ErrNoBPFFS, err)
 	}
 	return f, nil
 }

@@ -294,6 +294,16 @@ func TestErrorsNameTheLack(t *testing.T) {
 			if err := tt.seal.Install(); !errors.Is(err, tt.is) || !strings.Contains(fmt.Sprint(err), tt.want) {
 				t.Errorf("%+v: %v, want %q", tt.seal, err, tt.want)
 			}
+			if tt.is != ErrNoBPFFS {
+				continue
+			}
+			// A bpffs that is hidden is no proof that there is no seal.
+			if state, err := tt.seal.Status(); !errors.Is(err, ErrNoBPFFS) {
+				t.Errorf("Status of %+v: %+v, %v", tt.seal, state, err)
+			}
+			if err := tt.seal.Remove(); !errors.Is(err, ErrNoBPFFS) {
+				t.Errorf("Remove of %+v: %v", tt.seal, err)
+			}
 		}
 		if entries, err := os.ReadDir(tmp); err != nil || len(entries) != 0 {
 			t.Errorf("made directories outside of a bpffs: %v, %v", entries, err)

@@ -26,13 +26,15 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/postern-fw/postern/kernel/bpffs"
 )
 
 var (
 	// ErrNotSupported is matched by errors that say what the kernel lacks.
 	ErrNotSupported = errors.New("not supported by this kernel")
 	// ErrNoBPFFS is matched where Attachment.Dir is not in a bpffs.
-	ErrNoBPFFS = errors.New("not in a bpffs")
+	ErrNoBPFFS = bpffs.ErrNone
 	// ErrNoInterface is matched where the namespace has no interface of that index (any more).
 	ErrNoInterface = errors.New("no such interface")
 	// ErrForeign is matched where the pin is something else than this attachment.

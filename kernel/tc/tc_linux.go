@@ -7,6 +7,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/kernel/bpffs"
 )
 
 // Install attaches the program, which stays the caller's and may be closed afterwards. Where the
@@ -88,7 +90,7 @@ func (a Attachment) Status() (state State, err error) {
 // included. netns is for their NetNS. It fails with ErrNoBPFFS; a directory of
 // a bpffs that is not there has none.
 func List(dir string, netns int) (found []Attachment, err error) {
-	f, err := openBPFFS(dir, false)
+	f, err := bpffs.Open(dir, false)
 	if err != nil {
 		return nil, fmt.Errorf("tc: list the pins: %w", err)
 	}
@@ -121,7 +123,7 @@ func (a Attachment) locked(create bool, fn func() error) (err error) {
 	if a.Interface <= 0 || int64(a.Interface) > 1<<31-1 {
 		return a.gone(fs.ErrInvalid)
 	}
-	dir, err := openBPFFS(a.Dir, create)
+	dir, err := bpffs.Open(a.Dir, create)
 	if err != nil {
 		return err
 	}

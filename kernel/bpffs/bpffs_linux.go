@@ -1,4 +1,4 @@
-package tc
+package bpffs
 
 import (
 	"errors"
@@ -11,12 +11,11 @@ import (
 )
 
 // openBPFFS opens a directory of a bpffs. One that is missing is made, or else nil is returned.
-func openBPFFS(path string, create bool) (*os.File, error) {
+func Open(path string, create bool) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && path != parent {
-		// Directories are made in a bpffs only; and that there is no bpffs, does not
-		// mean that nothing is pinned.
-		p, err := openBPFFS(parent, create)
+		// Directories are made in a bpffs only.
+		p, err := Open(parent, create)
 		if p == nil {
 			return nil, err
 		}
@@ -27,7 +26,7 @@ func openBPFFS(path string, create bool) (*os.File, error) {
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, lacking(err)
 		}
-		return openBPFFS(path, create)
+		return Open(path, create)
 	}
 	if err != nil {
 		return nil, lacking(err)
@@ -58,7 +57,7 @@ func onBPFFS(f *os.File) error {
 	}
 	if int64(st.Type) != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("%s is %w but on a file system of type %#x: mount one (mount -t bpf bpf /sys/fs/bpf); inside "+
-			"`ip netns exec`, whose own /sys hides it, use `nsenter --net=/run/netns/NAME` instead", f.Name(), ErrNoBPFFS, st.Type)
+			"`ip netns exec`, whose own /sys hides it, use `nsenter --net=/run/netns/NAME` instead", f.Name(), ErrNone, st.Type)
 	}
 	return nil
 }
