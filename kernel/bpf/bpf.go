@@ -35,12 +35,19 @@ type Options struct {
 	// that is more.
 	SetEntries uint32
 
+	// EventBytes is the room for events, a power of two and a multiple of the page
+	// size; 0 means 1 MiB. An event takes about 240.
+	EventBytes uint32
+
 	linear int // how many rules are looked at one after the other; 0 means linearRules
 }
 
 func (o Options) withDefaults() Options {
 	if o.Interfaces == 0 {
 		o.Interfaces = 1024
+	}
+	if o.EventBytes == 0 {
+		o.EventBytes = 1 << 20
 	}
 	if o.linear == 0 {
 		o.linear = linearRules

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/postern-fw/postern/firewall"
 )
 
 // Engine is a policy in the kernel, ready to be attached. It is safe for use by
@@ -134,4 +136,25 @@ func (e *Engine) SetInterface(index int, name string, addr []byte) error {
 		return fmt.Errorf("telling the program of the interface %s (%d devices at most): %w", name, m.MaxEntries(), err)
 	}
 	return nil
+}
+
+// Counters are how often every rule matched, in order, then the default's and the
+// malformed frames'.
+func (e *Engine) Counters() ([]firewall.Counter, error) {
+	rules := e.spec.Program.Policy.Rules
+	out := make([]firewall.Counter, len(rules)+countLost)
+	for i := range out {
+		if i < len(rules) {
+			out[i].Rule = rules[i]
+		}
+		var cpus [][2]uint64
+		if err := e.maps[mapCounters].Lookup(uint32(i), &cpus); err != nil {
+			return nil, fmt.Errorf("reading the counters: %w", err)
+		}
+		for _, c := range cpus {
+			out[i].Frames += c[0]
+			out[i].Bytes += c[1]
+		}
+	}
+	return out, nil
 }

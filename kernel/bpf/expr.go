@@ -86,6 +86,8 @@ type test struct {
 	// in is a look-up, with the occurrence as its part-th field.
 	in   *filter.In
 	part int
+	// slot is where captureFirst puts the occurrence.
+	slot int
 }
 
 type testKind uint8
@@ -97,6 +99,7 @@ const (
 	toField
 	inElements
 	inSet
+	captureFirst
 )
 
 // key names a test on a reference, so that it is emitted once.
@@ -147,6 +150,9 @@ func (g *gen) stand(c *code, v operand, t test, yes, no label) {
 		g.standField(c, v, t, yes, no)
 	case inSet:
 		g.standSet(c, v, t, yes, no)
+	case captureFirst:
+		c.st(sCaptures+8*t.slot, regValue, asm.DWord)
+		c.ja(yes)
 	}
 }
 

@@ -27,6 +27,13 @@ type gen struct {
 	names []string                // in order
 	maps  map[string]*ebpf.MapSpec
 
+	// limits are the policy's, limitOf tells a rule's, limitKinds are the lists of
+	// fields they are keyed by.
+	limits     []*firewall.Limit
+	limitOf    map[int]int
+	limitKinds [][]*filter.Field
+	captures   map[string]int
+
 	// For index.
 	shapes    []*shape
 	again     bool // the walk may go on behind a rule
@@ -46,7 +53,7 @@ const fnMain = "postern"
 const mapScratch = "scratch"
 
 func newGen(p *firewall.Program, o Options) *gen {
-	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}, contents: map[string]contents{}}
+	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}, contents: map[string]contents{}, captures: map[string]int{}, limitOf: map[int]int{}}
 	for i, d := range p.Policy.Sets {
 		s := layoutSet(d, i)
 		g.sets[d.Name] = s
@@ -115,7 +122,7 @@ func typeOf(name string) *btf.Func {
 	switch {
 	case name == fnTagged:
 		params = append(params, u32, u32, u32)
-	case strings.HasPrefix(name, fnRest):
+	case strings.HasPrefix(name, fnRest), name == fnTake:
 		params = append(params, u32)
 	}
 	return &btf.Func{Name: name, Type: proto(params...), Linkage: btf.GlobalFunc}

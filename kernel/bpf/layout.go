@@ -101,7 +101,17 @@ const (
 	sIndex   = sFound + 4   // uint32: key of an array
 	sNext    = sIndex + 4   // uint32: the next candidate
 
-	scratchSize = (sNext + 4 + 15) &^ 7
+	// A limit's token bucket.
+	sHash     = (sNext + 4 + 7) &^ 7 // 8 bytes: the key
+	sNow      = sHash + 8            // 8 bytes
+	sSlotBase = sNow + 8             // uint32: first slot, then their number less 1, then the one found and a free one, each plus 1
+	sSlotMask = sSlotBase + 4
+	sSlotMine = sSlotMask + 4
+	sSlotFree = sSlotMine + 4
+	sCaptures = sSlotFree + 4 // 8 bytes each: the first occurrence of a field in options
+
+	maxCaptures = 8
+	scratchSize = sCaptures + 8*maxCaptures + 8
 )
 
 // Bits of sFlags.

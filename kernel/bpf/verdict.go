@@ -20,8 +20,16 @@ const (
 const afPacket = 17
 
 // mapCounters has two uint64 for each rule, then for the default and for malformed
-// frames: frames and bytes.
+// frames and for events that found no room: frames and bytes.
 const mapCounters = "counters"
+
+// What follows the rules in mapCounters.
+const (
+	countDefault = iota
+	countMalformed
+	countLost
+	countOthers
+)
 
 // main is the program's entry.
 func (g *gen) main() *code {
@@ -57,6 +65,7 @@ func (g *gen) main() *code {
 		c.ja(finish)
 	}
 	c.mark(judge)
+	g.layoutLimits()
 	if len(p.Rules) <= g.opt.linear {
 		g.linear(c, finish)
 	} else {
@@ -165,7 +174,9 @@ func (g *gen) linear(c *code, finish label) {
 func (g *gen) apply(c *code, i int, next label) {
 	r := g.prog.Policy.Rules[i]
 	if r.Limit != nil {
-		g.take(c, i, next)
+		c.imm(asm.R3, uint64(g.limitOf[i]))
+		c.call(fnTake)
+		c.jif(asm.JEq, asm.R0, 0, next)
 	}
 	terminal := r.Action.Terminal()
 	if !terminal {
@@ -200,7 +211,7 @@ func (g *gen) apply(c *code, i int, next label) {
 }
 
 // mapRules says what each rule does: uint32 each of its firewall.Action, rule…, mark,
-// and the index of the interface it sends to.
+// and the index of the interface it sends to, or of its entry in mapRewrites.
 const (
 	mapRules  = "rules"
 	ruleBytes = 16
@@ -208,19 +219,27 @@ const (
 	ruleAudit   = 1
 	ruleLog     = 2
 	ruleLimited = 4
+
+	ruleLimitShift = 8 // the number of its limit is in the flags above
 )
 
 func (g *gen) ruleContents() contents {
 	t := contents{keySize: 4, valSize: ruleBytes}
+	sets := uint32(0)
 	for i, r := range g.prog.Policy.Rules {
-		flags := uint32(0)
+		flags, where := uint32(0), uint32(0)
+		if r.Action == firewall.ActionSet {
+			where = sets
+			sets++
+		}
 		for bit, on := range map[uint32]bool{ruleAudit: r.Audit, ruleLog: r.Log, ruleLimited: r.Limit != nil} {
 			if on {
 				flags |= bit
 			}
 		}
+		flags |= uint32(g.limitOf[i]) << ruleLimitShift
 		t.keys = binary.NativeEndian.AppendUint32(t.keys, uint32(i))
-		for _, v := range []uint32{uint32(r.Action), flags, r.Mark, 0} {
+		for _, v := range []uint32{uint32(r.Action), flags, r.Mark, where} {
 			t.vals = binary.NativeEndian.AppendUint32(t.vals, v)
 		}
 	}
@@ -238,6 +257,17 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.helper(asm.FnMapLookupElem)
 	c.jif(asm.JEq, asm.R0, 0, gone)
 	c.mov(asm.R8, asm.R0)
+	if len(g.limits) > 0 {
+		free := c.label()
+		c.emit(asm.LoadMem(asm.R3, asm.R8, 4, asm.Word))
+		c.mov(asm.R0, asm.R3)
+		c.emit(asm.And.Imm(asm.R0, ruleLimited))
+		c.jif(asm.JEq, asm.R0, 0, free)
+		c.emit(asm.RSh.Imm(asm.R3, ruleLimitShift))
+		c.call(fnTake)
+		c.jif(asm.JEq, asm.R0, 0, next)
+		c.mark(free)
+	}
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
 	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
 	c.st(sRule, asm.R7, asm.Word)
@@ -291,35 +321,15 @@ func (g *gen) count(c *code, rule func(dst asm.Register)) {
 	c.mark(none)
 }
 
-// finish carries out what was decided.
-func (g *gen) finish(c *code) {
-	drop := c.label()
-	counted := c.label()
-	// A rule that had one effect too many is counted already.
-	c.ld(asm.R0, sReason, asm.Word)
-	c.jif(asm.JEq, asm.R0, uint64(firewall.ReasonTooManyEffects), counted)
-	g.count(c, func(dst asm.Register) { c.ld(dst, sRule, asm.Word) })
-	c.mark(counted)
-	c.ld(asm.R0, sVerdict, asm.Word)
-	c.jif(asm.JNE, asm.R0, uint64(firewall.Accept), drop)
-	g.letGo(c)
-	c.mark(drop)
-	c.retImm(actShot)
-}
-
-// take is not yet emitted: a policy with limits is refused.
-func (g *gen) take(c *code, i int, over label) {
-	g.refuse("limit")
-	c.ja(over)
-}
-
 func (g *gen) mapSpecs() map[string]*ebpf.MapSpec {
+	g.rewrites()
 	out := setMaps(g.order, g.opt.setEntries)
 	maps.Copy(out, g.maps)
 	out[mapRules] = &ebpf.MapSpec{Name: mapRules, Type: ebpf.Array, KeySize: 4, ValueSize: ruleBytes, MaxEntries: uint32(max(1, len(g.prog.Policy.Rules)))}
 	g.contents[mapRules] = g.ruleContents()
 	out[mapScratch] = &ebpf.MapSpec{Name: mapScratch, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: scratchSize, MaxEntries: 1}
-	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(len(g.prog.Policy.Rules) + 2)}
+	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(len(g.prog.Policy.Rules) + countOthers)}
+	out[mapEvents] = &ebpf.MapSpec{Name: mapEvents, Type: ebpf.RingBuf, MaxEntries: g.opt.EventBytes}
 	if g.uses("iface.") {
 		out[mapIfaces] = &ebpf.MapSpec{Name: mapIfaces, Type: ebpf.Hash, KeySize: 4, ValueSize: ifaceBytes, MaxEntries: g.opt.Interfaces}
 	}
