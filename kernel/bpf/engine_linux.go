@@ -9,8 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
-
-	"github.com/postern-fw/postern/firewall"
 )
 
 // Engine is a policy in the kernel, ready to be attached. It is safe for use by
@@ -116,45 +114,4 @@ func (e *Engine) Close() error {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// SetInterface tells the program the name and the address of a guarded device, for
-// the fields under `iface.`; addr has 6 bytes, or is nil if the device has none.
-func (e *Engine) SetInterface(index int, name string, addr []byte) error {
-	m := e.maps[mapIfaces]
-	if m == nil {
-		return nil // the policy does not ask
-	}
-	var val [ifaceBytes]byte
-	copy(val[:15], name)
-	if len(addr) == 6 {
-		copy(val[18:], addr)
-	} else {
-		val[16] = 0x80
-	}
-	if err := m.Put(uint32(index), val[:]); err != nil {
-		return fmt.Errorf("telling the program of the interface %s (%d devices at most): %w", name, m.MaxEntries(), err)
-	}
-	return nil
-}
-
-// Counters are how often every rule matched, in order, then the default's and the
-// malformed frames'.
-func (e *Engine) Counters() ([]firewall.Counter, error) {
-	rules := e.spec.Program.Policy.Rules
-	out := make([]firewall.Counter, len(rules)+countLost)
-	for i := range out {
-		if i < len(rules) {
-			out[i].Rule = rules[i]
-		}
-		var cpus [][2]uint64
-		if err := e.maps[mapCounters].Lookup(uint32(i), &cpus); err != nil {
-			return nil, fmt.Errorf("reading the counters: %w", err)
-		}
-		for _, c := range cpus {
-			out[i].Frames += c[0]
-			out[i].Bytes += c[1]
-		}
-	}
-	return out, nil
 }

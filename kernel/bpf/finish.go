@@ -67,14 +67,7 @@ func (g *gen) finish(c *code) {
 		c.mark(unmarked)
 	}
 	c.jif(asm.JEq, asm.R0, uint64(firewall.Forward), forward)
-	if g.opt.Gate {
-		c.ctx(asm.R1, skbIngressIfindex)
-		c.imm(asm.R2, 0)
-		c.helper(asm.FnRedirect)
-		c.ret()
-	} else {
-		c.retImm(actUnspec)
-	}
+	g.letGo(c)
 
 	c.mark(forward)
 	c.stack(asm.R1, kRule)

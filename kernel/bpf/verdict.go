@@ -80,13 +80,18 @@ func (g *gen) main() *code {
 	return c
 }
 
-// packetSockets lets go what no packet socket sent.
+// packetSockets lets go what no packet socket sent. At the gate, where everything
+// without a route comes, a frame may have lost its socket on the way there: it is judged.
 func (g *gen) packetSockets(c *code) {
 	other, judge := c.label(), c.label()
+	orphan := other
+	if g.opt.Gate {
+		orphan = judge
+	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
-	c.jif(asm.JEq, asm.R1, 0, other)
+	c.jif(asm.JEq, asm.R1, 0, orphan)
 	c.helper(asm.FnSkFullsock)
-	c.jif(asm.JEq, asm.R0, 0, other)
+	c.jif(asm.JEq, asm.R0, 0, orphan)
 	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
 	c.mark(other)
