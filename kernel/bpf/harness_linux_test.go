@@ -48,7 +48,14 @@ func parse(t testing.TB, src string) *firewall.Policy {
 	return p
 }
 
+// both judges the frames of BPF_PROG_TEST_RUN, which no packet socket sent.
 func both(t testing.TB, src string, o Options) *pair {
+	t.Helper()
+	o.AllSenders = true
+	return load(t, src, o)
+}
+
+func load(t testing.TB, src string, o Options) *pair {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		cannot(t, "needs root to load eBPF programs")
@@ -59,7 +66,6 @@ func both(t testing.TB, src string, o Options) *pair {
 	if p.fw, err = firewall.New(policy); err != nil {
 		t.Fatal(err)
 	}
-	o.AllSenders = true
 	spec, err := Compile(firewall.Compile(policy), o)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, src)
