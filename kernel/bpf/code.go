@@ -179,6 +179,10 @@ func (c *code) same(a, b int, differ label) {
 	}
 }
 
+// maxJumps bounds the conditional jumps of one function, below the kernel's
+// BPF_COMPLEXITY_LIMIT_JMP_SEQ (8192).
+const maxJumps = 7500
+
 // link resolves the jumps and gives the function its name and type.
 func (c *code) link(fn *btf.Func) (asm.Instructions, error) {
 	keep := c.reachable()
@@ -207,6 +211,9 @@ func (c *code) link(fn *btf.Func) (asm.Instructions, error) {
 			ins.Offset = int16(d)
 		}
 		out = append(out, ins)
+	}
+	if n := len(c.jumps); n > maxJumps {
+		return nil, fmt.Errorf("function %s has %d jumps, more than the %d that the verifier follows: %w", c.name, n, maxJumps, ErrTooLarge)
 	}
 	out[0] = btf.WithFuncMetadata(out[0].WithSymbol(c.name), fn)
 	return out, nil

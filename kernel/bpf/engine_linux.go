@@ -106,6 +106,9 @@ func (e *Engine) Program() *ebpf.Program { return e.prog }
 
 // Close forgets the program and its maps; what is attached stays in force.
 func (e *Engine) Close() error {
+	if e == nil {
+		return nil
+	}
 	var errs []error
 	if e.prog != nil {
 		errs = append(errs, e.prog.Close())

@@ -73,13 +73,16 @@ func (g *gen) needs(name string, emit func() *code) {
 
 // compile emits everything.
 func (g *gen) compile() (asm.Instructions, error) {
-	var out asm.Instructions
+	funcs, order := map[string]asm.Instructions{}, []string{}
 	add := func(c *code, fn *btf.Func) {
 		ins, err := c.link(fn)
 		if err != nil {
 			g.fail(err)
 		}
-		out = append(out, ins...)
+		if len(ins) > 0 {
+			funcs[c.name] = ins
+		}
+		order = append(order, c.name)
 	}
 	add(g.main(), &btf.Func{Name: fnMain, Type: proto(skbPointer), Linkage: btf.GlobalFunc})
 	// The walk over options makes the tests that all others need, so it comes when
@@ -94,8 +97,10 @@ func (g *gen) compile() (asm.Instructions, error) {
 	rest()
 	g.needs(fnOption, func() *code { return walkOptions(fnOption, g.inspectOption) })
 	rest()
-	if len(g.names)+1 > maxFunctions {
-		g.fail(fmt.Errorf("%d functions, more than %d: %w", len(g.names)+1, maxFunctions, ErrTooLarge))
+	g.where = "policy " + g.prog.Policy.Name
+	out, n := called(funcs, order)
+	if n > maxFunctions {
+		g.fail(fmt.Errorf("%d functions, more than %d: %w", n, maxFunctions, ErrTooLarge))
 	}
 	if n := len(out); n > maxInstructions {
 		g.fail(fmt.Errorf("%d instructions, more than %d: %w", n, maxInstructions, ErrTooLarge))
@@ -109,6 +114,27 @@ const (
 	maxFunctions    = 256
 	maxInstructions = 500_000
 )
+
+// called joins the functions that the first one leads to: the kernel refuses others.
+func called(funcs map[string]asm.Instructions, order []string) (out asm.Instructions, n int) {
+	seen, work := map[string]bool{order[0]: true}, []string{order[0]}
+	for len(work) > 0 {
+		for _, ins := range funcs[work[0]] {
+			if r := ins.Reference(); funcs[r] != nil && !seen[r] {
+				seen[r] = true
+				work = append(work, r)
+			}
+		}
+		work = work[1:]
+	}
+	for _, name := range order {
+		if seen[name] {
+			out = append(out, funcs[name]...)
+			n++
+		}
+	}
+	return out, n
+}
 
 // typeOf is a function's type. Callbacks must be static, and are looked at as often
 // as they are called; the verifier looks at any other function once and by itself,

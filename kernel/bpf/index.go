@@ -42,6 +42,8 @@ type shape struct {
 	off    []int       // by part: where it begins in the key
 	size   int
 	mapped bool
+	// sameRest is what every candidate has left, nil if they differ.
+	sameRest filter.Expr
 }
 
 func (s *shape) mapName() string   { return fmt.Sprintf("shape_%d", s.number) }
@@ -95,22 +97,29 @@ func (g *gen) index(c *code, finish label) {
 	g.again = steps > 1
 	g.restFunctions()
 	c.sti(sFrom, 0, asm.Word)
-	g.needs(fnStep, g.step)
-	c.imm(asm.R1, steps)
-	c.loop(fnStep)
+	if g.again {
+		g.needs(fnEachStep, func() *code { return g.step(newCode(fnEachStep), (*code).callback) })
+		c.imm(asm.R1, steps)
+		c.loop(fnEachStep)
+	} else {
+		g.needs(fnStep, func() *code { return g.step(newCode(fnStep), (*code).prologue) })
+		c.call(fnStep)
+	}
 	c.ld(asm.R0, sFound, asm.Word)
 	c.jif(asm.JNE, asm.R0, 0, finish)
 }
 
-// fnStep is the callback that finds the next rule and carries it out. sFound
-// becomes 1 if that ended the walk.
-const fnStep = fnEach + "step"
+// fnStep finds the next rule and carries it out. sFound becomes 1 if that ended the
+// walk. It is a callback where the walk may go on behind a rule.
+const (
+	fnStep     = "step"
+	fnEachStep = fnEach + fnStep
+)
 
-func (g *gen) step() *code {
+func (g *gen) step(c *code, begin func(*code)) *code {
 	rules := len(g.prog.Policy.Rules)
-	c := newCode(fnStep)
 	none, next, decided := c.label(), c.label(), c.label()
-	c.callback()
+	begin(c)
 	c.sti(sBest, int64(rules), asm.Word)
 	for _, s := range g.shapes {
 		names := []string{s.funcName()}

@@ -173,7 +173,7 @@ func (g *gen) probe(c *code, s *shape) {
 	for _, cs := range s.Entries {
 		others = others || len(cs) > 1
 	}
-	g.consider(c, asm.R8, out, rest)
+	g.consider(c, s, asm.R8, out, rest)
 	c.mark(rest)
 	if others {
 		name := fnEach + "candidate"
@@ -186,9 +186,10 @@ func (g *gen) probe(c *code, s *shape) {
 	c.mark(out)
 }
 
-// consider makes the candidate at base the best if its rest is true, and goes to
+// consider makes the candidate at base of the shape, if that is known, the best if
+// its rest is true, and goes to
 // done if none behind it can be better, to next if one may.
-func (g *gen) consider(c *code, base asm.Register, done, next label) {
+func (g *gen) consider(c *code, s *shape, base asm.Register, done, next label) {
 	take := c.label()
 	c.emit(asm.LoadMem(asm.R7, base, 0, asm.Word))
 	c.ld(asm.R0, sBest, asm.Word)
@@ -196,6 +197,13 @@ func (g *gen) consider(c *code, base asm.Register, done, next label) {
 	if g.again {
 		c.ld(asm.R0, sFrom, asm.Word)
 		c.jreg(asm.JGT, asm.R0, asm.R7, next)
+	}
+	if s != nil && s.sameRest != nil {
+		g.cond(c, s.sameRest, take, next)
+		c.mark(take)
+		c.st(sBest, asm.R7, asm.Word)
+		c.ja(done)
+		return
 	}
 	c.emit(asm.LoadMem(asm.R3, base, 4, asm.Word))
 	c.jif(asm.JEq, asm.R3, 0, take)
@@ -226,7 +234,7 @@ func (g *gen) eachCandidate(name string) *code {
 	c.ld(asm.R0, sNext, asm.Word)
 	c.emit(asm.Add.Imm(asm.R0, 1))
 	c.st(sNext, asm.R0, asm.Word)
-	g.consider(c, asm.R8, done, next)
+	g.consider(c, nil, asm.R8, done, next)
 	c.mark(done)
 	c.retImm(1)
 	c.mark(next)
@@ -298,10 +306,15 @@ func (g *gen) shapeContents() {
 			continue
 		}
 		t := contents{keySize: s.size, valSize: entryBytes}
+		s.findSameRest()
 		for key, cs := range s.Entries {
 			t.keys = append(t.keys, s.mapKey(key)...)
 			first := len(cands.keys) / 4
-			for _, v := range []int{cs[0].Rule, g.rest(cs[0].Rest, cs[0].Rule), first, len(cs) - 1} {
+			rest := 0
+			if s.sameRest == nil {
+				rest = g.rest(cs[0].Rest, cs[0].Rule)
+			}
+			for _, v := range []int{cs[0].Rule, rest, first, len(cs) - 1} {
 				t.vals = binary.NativeEndian.AppendUint32(t.vals, uint32(v))
 			}
 			for i, x := range cs[1:] {
@@ -315,4 +328,17 @@ func (g *gen) shapeContents() {
 	}
 	g.contents[mapCandidates] = cands
 	g.maps[mapCandidates] = &ebpf.MapSpec{Name: mapCandidates, Type: ebpf.Array, KeySize: 4, ValueSize: candBytes, MaxEntries: uint32(max(1, len(cands.keys)/4))}
+}
+
+// findSameRest finds the one expression that all candidates of the shape have left, so
+// that it need not be looked for.
+func (s *shape) findSameRest() {
+	text := ""
+	for _, c := range s.all {
+		if c.Rest == nil || text != "" && c.Rest.String() != text {
+			s.sameRest = nil
+			return
+		}
+		s.sameRest, text = c.Rest, c.Rest.String()
+	}
 }
