@@ -80,18 +80,15 @@ func (g *gen) main() *code {
 	return c
 }
 
-// packetSockets lets go what no packet socket sent. At the gate, where everything
-// without a route comes, a frame may have lost its socket on the way there: it is judged.
+// packetSockets lets go what no packet socket sent: the IP stack's frames, the
+// kernel's own ARP, and what is bridged or forwarded. A frame that waits in a queue
+// keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it).
 func (g *gen) packetSockets(c *code) {
 	other, judge := c.label(), c.label()
-	orphan := other
-	if g.opt.Gate {
-		orphan = judge
-	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
-	c.jif(asm.JEq, asm.R1, 0, orphan)
+	c.jif(asm.JEq, asm.R1, 0, other)
 	c.helper(asm.FnSkFullsock)
-	c.jif(asm.JEq, asm.R0, 0, orphan)
+	c.jif(asm.JEq, asm.R0, 0, other)
 	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
 	c.mark(other)
