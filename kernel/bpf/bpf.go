@@ -13,6 +13,8 @@
 package bpf
 
 import (
+	"fmt"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
@@ -82,6 +84,9 @@ type Spec struct {
 	contents map[string]contents
 }
 
+// maxMaps is the kernel's MAX_USED_MAPS.
+const maxMaps = 64
+
 // Compile emits the instructions for a policy. Errors match ErrNotSupported or
 // ErrTooLarge, and name the rule.
 func Compile(p *firewall.Program, o Options) (*Spec, error) {
@@ -90,5 +95,9 @@ func Compile(p *firewall.Program, o Options) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Spec{Program: p, Options: g.opt, Instructions: ins, Maps: g.mapSpecs(), sets: g.order, contents: g.contents}, nil
+	maps := g.mapSpecs()
+	if len(maps) > maxMaps {
+		return nil, fmt.Errorf("policy %s: %d maps, of which %d are sets, more than %d: %w", p.Policy.Name, len(maps), len(g.order), maxMaps, ErrTooLarge)
+	}
+	return &Spec{Program: p, Options: g.opt, Instructions: ins, Maps: maps, sets: g.order, contents: g.contents}, nil
 }

@@ -115,6 +115,16 @@ const (
 	maxInstructions = 500_000
 )
 
+// whole emits cond for a whole expression of the policy, and sees to it that the
+// verifier can follow.
+func (g *gen) whole(c *code, e filter.Expr, yes, no label) {
+	before := len(c.jumps)
+	g.cond(c, e, yes, no)
+	if n := len(c.jumps) - before; n > maxJumps-functionSize/2 {
+		g.fail(fmt.Errorf("its match takes %d jumps, more than the %d that the verifier follows: put long lists into a set: %w", n, maxJumps-functionSize/2, ErrTooLarge))
+	}
+}
+
 // called joins the functions that the first one leads to: the kernel refuses others.
 func called(funcs map[string]asm.Instructions, order []string) (out asm.Instructions, n int) {
 	seen, work := map[string]bool{order[0]: true}, []string{order[0]}

@@ -43,7 +43,7 @@ func parse(t testing.TB, src string) *firewall.Policy {
 	t.Helper()
 	p, _, err := firewall.Parse("p.yaml", []byte(src))
 	if err != nil {
-		t.Fatalf("%v\n%s", err, src)
+		t.Fatalf("%v\n%.4000s", err, src)
 	}
 	return p
 }
@@ -68,7 +68,7 @@ func load(t testing.TB, src string, o Options) *pair {
 	}
 	spec, err := Compile(firewall.Compile(policy), o)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, src)
+		t.Fatalf("%v\n%.4000s", err, src)
 	}
 	if p.engine, err = spec.Load(); err != nil {
 		var ve *ebpf.VerifierError
@@ -78,7 +78,7 @@ func load(t testing.TB, src string, o Options) *pair {
 				t.Log(l)
 			}
 		}
-		t.Fatalf("%v\n%s", err, src)
+		t.Fatalf("%v\n%.4000s", err, src)
 	}
 	t.Cleanup(func() { p.engine.Close() })
 	if m := p.engine.maps[mapIfaces]; m != nil {

@@ -121,16 +121,21 @@ func (g *gen) step(c *code, begin func(*code)) *code {
 	none, next, decided := c.label(), c.label(), c.label()
 	begin(c)
 	c.sti(sBest, int64(rules), asm.Word)
-	for _, s := range g.shapes {
-		names := []string{s.funcName()}
-		if s.mapped {
+	for i := 0; i < len(g.shapes); {
+		if s := g.shapes[i]; s.mapped {
 			g.needs(s.funcName(), func() *code { return g.match(s) })
-		} else {
-			names = g.inline(s)
+			c.call(s.funcName())
+			i++
+			continue
 		}
-		for _, name := range names {
+		n := 0
+		for i+n < len(g.shapes) && !g.shapes[i+n].mapped {
+			n++
+		}
+		for _, name := range g.inline(g.shapes[i : i+n]) {
 			c.call(name)
 		}
+		i += n
 	}
 	c.ld(asm.R3, sBest, asm.Word)
 	c.jif(asm.JGE, asm.R3, uint64(rules), none)
@@ -149,36 +154,62 @@ func (g *gen) step(c *code, begin func(*code)) *code {
 	return c
 }
 
-// inline emits functions that compare a shape's candidates in code, in rule order,
-// and gives their names.
-func (g *gen) inline(s *shape) (names []string) {
-	for i := 0; i < len(s.all); {
-		name := fmt.Sprintf("%s_%d", s.funcName(), len(names))
-		names = append(names, name)
-		c := newCode(name)
-		c.prologue()
-		done := c.label()
-		for ; i < len(s.all) && len(c.ins) < functionSize; i++ {
-			cand := s.all[i]
-			g.where = fmt.Sprintf("rule %q", g.prog.Policy.Rules[cand.Rule].Name)
-			hit, next := c.label(), c.label()
-			c.ld(asm.R0, sBest, asm.Word)
-			c.jif(asm.JLE, asm.R0, uint64(cand.Rule), done)
-			if g.again {
-				c.ld(asm.R0, sFrom, asm.Word)
-				c.jif(asm.JGT, asm.R0, uint64(cand.Rule), next)
-			}
-			g.cond(c, s.expr(cand), hit, next)
-			c.mark(hit)
-			c.sti(sBest, int64(cand.Rule), asm.Word)
-			c.ja(done)
-			c.mark(next)
+// inline emits functions that compare the candidates of shapes in code, and gives
+// their names.
+func (g *gen) inline(shapes []*shape) (names []string) {
+	var c *code
+	var done label
+	end := func() {
+		if c != nil {
+			c.mark(done)
+			c.retImm(0)
 		}
-		c.mark(done)
-		c.retImm(0)
-		g.needs(name, func() *code { return c })
 	}
+	for _, s := range shapes {
+		var out label // of the shape, in this function
+		for i, cand := range s.all {
+			fresh := c == nil || len(c.ins) >= functionSize
+			if fresh {
+				end()
+				c = newCode(fmt.Sprintf("%s_%d", s.funcName(), i))
+				f := c
+				g.needs(c.name, func() *code { return f })
+				names = append(names, c.name)
+				c.prologue()
+				done = c.label()
+			}
+			if fresh || i == 0 {
+				out = c.label()
+			}
+			g.inlineCandidate(c, s, cand, out, done)
+			if i == len(s.all)-1 || len(c.ins) >= functionSize {
+				c.mark(out)
+			}
+		}
+	}
+	end()
 	return names
+}
+
+// inlineCandidate makes the candidate the best if it is true, and goes to out then; to
+// done if no candidate of this shape or of those behind it can be better.
+func (g *gen) inlineCandidate(c *code, s *shape, cand candidate, out, done label) {
+	g.where = fmt.Sprintf("rule %q", g.prog.Policy.Rules[cand.Rule].Name)
+	hit, next := c.label(), c.label()
+	c.ld(asm.R0, sBest, asm.Word)
+	c.jif(asm.JLE, asm.R0, uint64(s.First), done)
+	if cand.Rule != s.First {
+		c.jif(asm.JLE, asm.R0, uint64(cand.Rule), out)
+	}
+	if g.again {
+		c.ld(asm.R0, sFrom, asm.Word)
+		c.jif(asm.JGT, asm.R0, uint64(cand.Rule), next)
+	}
+	g.whole(c, s.expr(cand), hit, next)
+	c.mark(hit)
+	c.sti(sBest, int64(cand.Rule), asm.Word)
+	c.ja(out)
+	c.mark(next)
 }
 
 // expr is a candidate as an expression: its key's parts and its rest.

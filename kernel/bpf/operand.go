@@ -158,7 +158,6 @@ func (g *gen) toMem(c *code, v operand, buf int) operand {
 	if v.atAdd != 0 {
 		c.emit(asm.Add.Imm(asm.R2, int32(v.atAdd)))
 	}
-	c.imm(asm.R4, uint64(v.n))
 	g.fetchFrame(c, v, buf)
 	return operand{typ: v.typ, kind: inMem, mem: buf, n: v.n}
 }
@@ -166,8 +165,8 @@ func (g *gen) toMem(c *code, v operand, buf int) operand {
 // fetchFrame is fetch of v.n bytes; those that begin before the network layer
 // may be of a tag that was put back.
 func (g *gen) fetchFrame(c *code, v operand, buf int) {
-	if v.atSlot != layerAt(filter.LayerFrame) && v.atSlot != sAt {
-		c.fetch(buf, maxBytes)
+	if v.atSlot != sAt && (v.atSlot != layerAt(filter.LayerFrame) || v.atAdd >= 16) {
+		c.fetchAll(buf, v.n)
 		return
 	}
 	late, done := c.label(), c.label()
@@ -175,12 +174,13 @@ func (g *gen) fetchFrame(c *code, v operand, buf int) {
 	c.jif(asm.JEq, asm.R0, 0, late)
 	c.jif(asm.JGE, asm.R2, 16, late)
 	c.mov(asm.R3, asm.R2)
+	c.imm(asm.R4, uint64(v.n))
 	c.imm(asm.R5, uint64(buf))
 	c.call(fnTagged)
 	g.needs(fnTagged, tagged)
 	c.ja(done)
 	c.mark(late)
-	c.fetch(buf, maxBytes)
+	c.fetchAll(buf, v.n)
 	c.mark(done)
 }
 

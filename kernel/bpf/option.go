@@ -26,7 +26,7 @@ func (g *gen) atom(c *code, r filter.Ref, t test, yes label) {
 	if !ok {
 		bit = len(g.atoms)
 		if bit == maxAtoms {
-			g.refuse("more than %d tests on DHCP options", maxAtoms)
+			g.fail(fmt.Errorf("more than %d tests on DHCP options: %w", maxAtoms, ErrTooLarge))
 			return
 		}
 		g.atomBit[k] = bit

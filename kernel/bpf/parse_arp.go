@@ -153,8 +153,7 @@ func (c *code) arpOdd(out label) {
 		c.emit(asm.Add.Imm(asm.R3, int32(z.n)))
 		c.jreg(asm.JLT, asm.R8, asm.R3, no)
 		c.emit(asm.Add.Reg(asm.R2, asm.R7))
-		c.imm(asm.R4, uint64(z.n))
-		c.fetch(z.dst, uint64(z.n))
+		c.fetchAll(z.dst, z.n)
 		c.ldbe(asm.R0, z.dst, z.n)
 		c.jif(asm.JNE, asm.R0, 0, no)
 		c.or(sSize, 1<<i)
@@ -199,8 +198,7 @@ func (c *code) oddAddress(target, protocol bool, dst, n int) {
 	if protocol {
 		c.emit(asm.Add.Reg(asm.R2, asm.R3))
 	}
-	c.imm(asm.R4, uint64(n))
-	c.fetch(dst, uint64(n))
+	c.fetchAll(dst, n)
 }
 
 // arpOddFlags does what arpFlags does for addresses of any size. It gives them

@@ -177,8 +177,7 @@ func (c *code) ipv4Payload(udp, done label) {
 func (c *code) extension(beyond label, scale func()) {
 	c.jif(asm.JLT, asm.R8, 8, beyond)
 	c.mov(asm.R2, asm.R7)
-	c.imm(asm.R4, 4)
-	c.fetch(sTmp, 4)
+	c.fetchAll(sTmp, 4)
 	c.ld(asm.R3, sTmp+1, asm.Byte)
 	scale()
 	c.emit(asm.Add.Imm(asm.R3, 8))

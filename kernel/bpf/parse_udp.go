@@ -96,8 +96,7 @@ func (c *code) ptp(overUDP bool, done label) {
 	show, later := c.label(), c.label()
 	c.jif(asm.JLT, asm.R8, 8, done)
 	c.mov(asm.R2, asm.R7)
-	c.imm(asm.R4, 8)
-	c.fetch(sPTP, 8)
+	c.fetchAll(sPTP, 8)
 	if overUDP {
 		c.ldbe(asm.R0, sPTP, 2)
 		c.jif(asm.JNE, asm.R0, 1, later)

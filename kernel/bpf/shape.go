@@ -199,7 +199,7 @@ func (g *gen) consider(c *code, s *shape, base asm.Register, done, next label) {
 		c.jreg(asm.JGT, asm.R0, asm.R7, next)
 	}
 	if s != nil && s.sameRest != nil {
-		g.cond(c, s.sameRest, take, next)
+		g.whole(c, s.sameRest, take, next)
 		c.mark(take)
 		c.st(sBest, asm.R7, asm.Word)
 		c.ja(done)
@@ -265,7 +265,7 @@ func (g *gen) restFunctions() {
 			at, yes, no := c.label(), c.label(), c.label()
 			c.mark(at)
 			blocks = append(blocks, at)
-			g.cond(c, r.e, yes, no)
+			g.whole(c, r.e, yes, no)
 			c.mark(yes)
 			c.retImm(1)
 			c.mark(no)

@@ -158,7 +158,7 @@ func (g *gen) linear(c *code, finish label) {
 		for ; i < len(rules) && len(f.ins) < functionSize; i++ {
 			g.where = fmt.Sprintf("rule %q", rules[i].Name)
 			hit, next := f.label(), f.label()
-			g.cond(f, rules[i].Match, hit, next)
+			g.whole(f, rules[i].Match, hit, next)
 			f.mark(hit)
 			g.apply(f, i, next)
 			f.mark(next)
