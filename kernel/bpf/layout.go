@@ -69,9 +69,7 @@ const (
 	sEther   = sNetLen + 4     // uint32: EtherType
 	sOUI     = sEther + 4      // uint32
 	sSNAP    = sOUI + 4        // uint32
-	sPort    = sSNAP + 4       // uint32: ifindex of the guarded device
-	sSHA     = sPort + 4       // 8 bytes: ARP addresses as numbers, where the packet's sizes are odd
-	sEffects = sSHA + 4        // uint32 each: rules to be carried out, 8
+	sEffects = sSNAP + 4       // uint32 each: rules to be carried out, 8
 
 	// The walk over DHCP options.
 	sWalkField = sEffects + 4*8 // uint32: 0 options, 1 file, 2 sname

@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -260,5 +261,40 @@ func testEffects(t *testing.T, g *guarded) {
 	var ev Event
 	if err := events.Read(&ev); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("one event too many: %+v %v", ev, err)
+	}
+}
+
+// TestSenders: the fields of the sender, and whose frames are judged.
+func TestSenders(t *testing.T) {
+	comm, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := fmt.Sprintf(`policy: p
+rules:
+  - {name: other, match: 'sender.uid != %d || sender.pid != %d', verdict: drop}
+  - {name: longer, match: 'sender.comm > "%[3]s" || sender.comm == "%[3]sx"', verdict: drop}
+  - {name: me, match: 'sender.comm in {"x", "%[3]s"} && sender.uid == %[1]d', verdict: accept}
+`, os.Getuid(), os.Getpid(), bytes.TrimSpace(comm))
+	pin(t)
+	// The name is the thread's; all of them have the process's when it starts.
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&append(bytes.TrimSpace(comm), 0)[0])), 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	g := guard(t, src, Options{})
+	fd := g.socket(0, g.near)
+	if err := unix.Sendto(fd, tailed(1), 0, &unix.SockaddrLinklayer{Ifindex: g.near}); err != nil {
+		t.Error(err)
+	}
+	if d := g.decision(); d.rule != 2 {
+		t.Errorf("own frame: %v", d)
+	}
+	counters, err := g.engine.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Neighbour discovery of the near device's own stack is not judged.
+	if counters[3].Frames != 0 {
+		t.Errorf("%d frames that no packet socket sent were judged", counters[3].Frames)
 	}
 }

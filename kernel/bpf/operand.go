@@ -190,11 +190,10 @@ const fnTagged = "tagged_bytes"
 
 func tagged() *code {
 	c := newCode(fnTagged)
-	left, buf, loop, copied, done := c.label(), c.label(), c.label(), c.label(), c.label()
+	buf, loop, copied, done := c.label(), c.label(), c.label(), c.label()
 	c.prologue()
 	c.ptr(asm.R7, sTmp)
 	c.jif(asm.JEq, asm.R5, sTmp, buf)
-	c.mark(left)
 	c.ptr(asm.R7, sLeft)
 	c.mark(buf)
 	c.jif(asm.JGT, asm.R3, 15, done)

@@ -148,13 +148,12 @@ func (g *gen) eachValue(name string, f *optionField, a atom) *code {
 // optionData brings the data of the current option to sData, once, with zeros
 // behind it.
 func (c *code) optionData() {
-	there, fill := c.label(), c.label()
+	there := c.label()
 	c.ld(asm.R0, sDataAt, asm.Word)
 	c.ld(asm.R1, sLoaded, asm.Word)
 	c.jreg(asm.JEq, asm.R0, asm.R1, there)
 	c.st(sLoaded, asm.R0, asm.Word)
 	c.clear(sData, 264)
-	c.mark(fill)
 	c.mov(asm.R2, asm.R0)
 	c.ld(asm.R4, sDataLen, asm.Word)
 	c.fetch(sData, 255)

@@ -72,7 +72,7 @@ func walkOptions(name string, inspect func(*code)) *code {
 	c := newCode(name)
 	c.callback()
 	const at, end = asm.R7, asm.R8
-	pad, last, nextField, two, fits, one := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
+	pad, last, nextField, two, fits := c.label(), c.label(), c.label(), c.label(), c.label()
 	pastEnd := c.label()
 	c.ld(at, sWalkAt, asm.Word)
 	c.ld(end, sWalkEnd, asm.Word)
@@ -112,7 +112,6 @@ func walkOptions(name string, inspect func(*code)) *code {
 	c.st(sWalkAt, asm.R3, asm.Word)
 	c.emit(asm.Add.Imm(at, 2))
 	c.st(sDataAt, at, asm.Word)
-	c.mark(one)
 	if name == fnOption {
 		c.noteOption()
 	}

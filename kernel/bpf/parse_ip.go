@@ -244,12 +244,12 @@ func (c *code) ipv6(udp, done label) {
 // ipv6Walk goes behind the extension headers in front of R8 bytes at R7.
 func (c *code) ipv6Walk(udp, done label) {
 	const l = filter.LayerIPv6
-	broken, payload, isUDP, noted := c.label(), c.label(), c.label(), c.label()
+	broken, payload, isUDP := c.label(), c.label(), c.label()
 	c.sti(sSize, 0, asm.Word) // more fragments
 	c.ld(asm.R0, sNet+6, asm.Byte)
 	for range frame.MaxExtensions + 1 {
 		plain, fragment, auth, next := c.label(), c.label(), c.label(), c.label()
-		read, far := c.label(), c.label()
+		read := c.label()
 		for _, proto := range []uint64{0, 43, 60} {
 			c.jif(asm.JEq, asm.R0, proto, plain)
 		}
@@ -281,14 +281,12 @@ func (c *code) ipv6Walk(udp, done label) {
 		c.emit(asm.Add.Reg(asm.R1, asm.R3))
 		c.st(layerLen(l), asm.R1, asm.Word)
 		c.ja(next)
-		c.mark(far)
 		c.mark(next)
 	}
 	c.mark(broken)
 	c.ld(asm.R0, sAt, asm.Word)
 	c.jif(asm.JNE, asm.R0, 0, done)
 	c.malformed(l, filter.FrameCause(frame.CauseIPv6Ext))
-	c.mark(noted)
 	c.ja(done)
 	c.mark(payload)
 	c.jif(asm.JEq, asm.R0, frame.ProtoUDP, isUDP)

@@ -21,7 +21,7 @@ const (
 // and what it carries.
 func (c *code) udp(done label) {
 	const l = filter.LayerUDP
-	short, headed, noPayload, fragment, clipped, ports := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
+	short, noPayload, fragment, clipped, ports := c.label(), c.label(), c.label(), c.label(), c.label()
 	c.st(sNum, asm.R3, asm.DWord) // the fragment
 	c.mov(asm.R2, asm.R7)
 	c.mov(asm.R4, asm.R8)
@@ -61,7 +61,6 @@ func (c *code) udp(done label) {
 	c.sti(sSize, 1, asm.Word)
 	c.imm(asm.R8, 0)
 	c.mark(ports)
-	c.mark(headed)
 	c.ports(done)
 }
 

@@ -34,7 +34,7 @@ const (
 // main is the program's entry.
 func (g *gen) main() *code {
 	c := newCode(fnMain)
-	net, parsed, judge, finish, byDefault, ready := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
+	net, parsed, judge, finish, ready := c.label(), c.label(), c.label(), c.label(), c.label()
 	c.mov(regSKB, asm.R1)
 	if !g.opt.AllSenders {
 		g.packetSockets(c)
@@ -71,7 +71,6 @@ func (g *gen) main() *code {
 	} else {
 		g.index(c, finish)
 	}
-	c.mark(byDefault)
 	c.sti(sReason, int64(firewall.ReasonDefault), asm.Word)
 	c.sti(sRule, int64(len(p.Rules)), asm.Word)
 	c.verdict(p.Default, p.Audit)
