@@ -1,0 +1,45 @@
+package bpf
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/postern-fw/postern/firewall/filter"
+)
+
+// TestExamples: the example policies' own tests come out the same in the kernel.
+func TestExamples(t *testing.T) {
+	pin(t)
+	files, _ := filepath.Glob("../../examples/*.yaml")
+	if len(files) == 0 {
+		t.Fatal("no examples")
+	}
+	for _, name := range files {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := both(t, string(src), Options{})
+		for _, c := range p.fw.Policy().Tests {
+			p.iface = filter.Meta{Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC}
+			if c.Iface == "" && c.HasIfaceMAC {
+				p.iface.Iface = "lo"
+			}
+			if p.engine.maps[mapIfaces] != nil {
+				var mac []byte
+				if c.HasIfaceMAC {
+					mac = c.IfaceMAC[:]
+				}
+				if err := p.engine.SetInterface(testIface, p.iface.Iface, mac); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.agree(name+": "+c.Name, c.Frame, 0)
+			if got := p.decision(); got.verdict != uint32(c.Expect) {
+				t.Errorf("%s: %s: %v", name, c.Name, got)
+			}
+		}
+		t.Logf("%s: %d frames", name, p.compared)
+	}
+}
