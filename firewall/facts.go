@@ -48,24 +48,22 @@ func factsOf(c *conjunction) *facts {
 func (f *facts) learn(e filter.Expr) {
 	switch e := e.(type) {
 	case *filter.Present:
-		f.hasRef(&e.Field)
+		f.has(e.Field.Field)
 	case *filter.Test:
-		f.hasRef(&e.Field)
+		f.has(e.Field.Field)
 	case *filter.Compare:
-		f.hasRef(&e.Field)
+		f.has(e.Field.Field)
 		if e.Other != nil {
-			f.hasRef(e.Other)
+			f.has(e.Other.Field)
 		} else if lo, hi, ok := spanOf(e); ok {
 			f.within(e.Field.Field, lo, hi)
 		}
 	case *filter.In:
 		for i := range e.Fields {
-			f.hasRef(&e.Fields[i])
+			f.has(e.Fields[i].Field)
 		}
 	}
 }
-
-func (f *facts) hasRef(r *filter.Ref) { f.has(r.Field) }
 
 // has notes that a field occurs, and with it the protocol it belongs to.
 func (f *facts) has(field *filter.Field) {

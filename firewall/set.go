@@ -83,12 +83,10 @@ func (s *Set) List() (out []Element) {
 	return out
 }
 
-// Contains implements filter.Container by the machine's clock.
-func (s *Set) Contains(key []filter.Value) bool { return s.contains(key, 0) }
-
-// contains looks a tuple up as of now, in CLOCK_BOOTTIME nanoseconds; 0 reads
-// the clock when a deadline asks for it.
-func (s *Set) contains(key []filter.Value, now int64) bool {
+// Contains implements filter.Container by the machine's clock, which it reads once
+// and only if a deadline asks for it.
+func (s *Set) Contains(key []filter.Value) bool {
+	var now int64
 	var buf [keyBytes * 2]byte
 	s.mu.RLock()
 	defer s.mu.RUnlock()
