@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net"
 	"path"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -33,6 +34,7 @@ func Parse(name string, src []byte) (p *Policy, warnings Diagnostics, err error)
 // the file, since expressions need their types.
 func (d *decoder) policy(n *yaml.Node, p *Policy) {
 	var guard, sets, rules, tests *yaml.Node
+	var hook Hook
 	keep := func(at **yaml.Node) func(*yaml.Node) { return func(v *yaml.Node) { *at = v } }
 	d.fields(n, "the policy", map[string]func(*yaml.Node){
 		"policy": func(v *yaml.Node) { p.Name, _ = d.text(v, "policy") },
@@ -44,12 +46,14 @@ func (d *decoder) policy(n *yaml.Node, p *Policy) {
 		},
 		"malformed": func(v *yaml.Node) { p.MalformedMatch = d.oneOf(v, "malformed", "drop", "match") == "match" },
 		"mode":      func(v *yaml.Node) { p.Audit = d.oneOf(v, "mode", "enforce", "audit") == "audit" },
+		"hook":      func(v *yaml.Node) { hook = d.hook(v) },
+		"seal":      func(v *yaml.Node) { p.Seal = d.seal(v) },
 	})
 	if n.Kind == yaml.MappingNode && p.Name == "" && len(d.diags) == 0 {
 		d.errorf(n, "write `policy: NAME` at the top", "the policy has no name")
 	}
 	if guard != nil {
-		d.each(guard, "guard", func(v *yaml.Node) { p.Guard = append(p.Guard, d.guard(v)) })
+		d.each(guard, "guard", func(v *yaml.Node) { p.Guard = append(p.Guard, d.guard(v, hook)) })
 	}
 	if sets != nil {
 		d.sets(sets, p)
@@ -62,7 +66,32 @@ func (d *decoder) policy(n *yaml.Node, p *Policy) {
 	}
 }
 
-func (d *decoder) guard(n *yaml.Node) (g Guard) {
+// hook reads which hook the kernel judges at.
+func (d *decoder) hook(n *yaml.Node) Hook {
+	return Hook(max(0, slices.Index(hooks, d.oneOf(n, "hook", hooks...))))
+}
+
+// seal reads one cgroup, or a list of them.
+func (d *decoder) seal(n *yaml.Node) (list []string) {
+	one := func(v *yaml.Node) {
+		s, ok := d.text(v, "a cgroup")
+		if ok && (s == "" || slices.Contains(strings.Split(s, "/"), "..")) {
+			d.errorf(v, "write its path below the cgroup2 mount, such as /system.slice, or / for all", "bad cgroup %q", s)
+		}
+		list = append(list, s)
+	}
+	if n.Kind == yaml.ScalarNode {
+		one(n)
+		return list
+	}
+	d.each(n, "seal", one)
+	return list
+}
+
+// guard reads one guard; hook is the policy's own.
+func (d *decoder) guard(n *yaml.Node, hook Hook) (g Guard) {
+	g.Hook = hook
+	var senders, own *yaml.Node
 	d.fields(n, "guard", map[string]func(*yaml.Node){
 		"interfaces": func(v *yaml.Node) {
 			d.each(v, "interfaces", func(v *yaml.Node) {
@@ -78,8 +107,20 @@ func (d *decoder) guard(n *yaml.Node) (g Guard) {
 				g.Direction = Ingress
 			}
 		},
-		"senders": func(v *yaml.Node) { g.AllSenders = d.oneOf(v, "senders", "packet-sockets", "all") == "all" },
+		"senders": func(v *yaml.Node) {
+			senders, g.AllSenders = v, d.oneOf(v, "senders", "packet-sockets", "all") == "all"
+		},
+		"hook": func(v *yaml.Node) { own, g.Hook = v, d.hook(v) },
 	})
+	if g.Direction == Ingress {
+		switch {
+		case senders != nil && !g.AllSenders:
+			d.errorf(senders, "leave it out: all that comes in is judged", "what comes in was sent elsewhere, by no socket that is known here")
+		case own != nil && g.Hook == HookGate:
+			d.errorf(own, "write tc or auto", "the gate is at the egress only")
+		}
+		g.AllSenders, g.Hook = true, HookTC
+	}
 	if len(g.Interfaces) == 0 && len(d.diags) == 0 {
 		d.errorf(n, "write `interfaces: [eth0]`, or `[\"*\"]` for all", "the guard names no interface")
 	}

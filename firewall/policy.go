@@ -18,6 +18,9 @@ type Policy struct {
 	MalformedMatch bool
 	// Audit is `mode: audit` on the whole policy.
 	Audit bool
+	// Seal is the cgroups v2 below which sockets are forbidden what no egress hook
+	// sees: absolute paths of directories, or paths below the cgroup2 mount.
+	Seal  []string
 	Tests []Test
 }
 
@@ -30,14 +33,34 @@ const (
 	Ingress
 )
 
+// String gives the word used in policy files.
+func (d Direction) String() string { return [...]string{"egress", "ingress"}[d] }
+
 // Guard says which interfaces are guarded.
 type Guard struct {
 	// Interfaces are names and globs (path.Match).
 	Interfaces []string
 	Direction  Direction
-	// AllSenders is `senders: all`; else packet sockets alone.
+	// AllSenders is `senders: all`; else packet sockets alone. What comes in has no
+	// sender here: with Ingress it is true.
 	AllSenders bool
+	Hook       Hook
 }
+
+// Hook is where in the kernel frames are judged.
+type Hook uint8
+
+// The hooks. Auto leaves the choice to the engine.
+const (
+	HookAuto Hook = iota
+	HookTC
+	HookGate
+)
+
+var hooks = []string{HookAuto: "auto", HookTC: "tc", HookGate: "gate"}
+
+// String gives the word used in policy files.
+func (h Hook) String() string { return hooks[h] }
 
 // Action is what a rule does.
 type Action uint8
