@@ -33,10 +33,10 @@ func (e *Engine) SetInterface(index int, name string, addr []byte) error {
 	return nil
 }
 
-// Targets are the interfaces that the policy's rules send frames to.
-func (e *Engine) Targets() (names []string) {
+// Targets are the interfaces that a policy's rules send frames to.
+func Targets(p *firewall.Policy) (names []string) {
 	seen := map[string]bool{}
-	for _, r := range e.spec.Program.Policy.Rules {
+	for _, r := range p.Rules {
 		if (r.Action == firewall.ActionForward || r.Action == firewall.ActionDuplicate) && !seen[r.Iface] {
 			seen[r.Iface] = true
 			names = append(names, r.Iface)
@@ -45,11 +45,25 @@ func (e *Engine) Targets() (names []string) {
 	return names
 }
 
-// SetTarget tells the program the index of an interface that rules send frames to,
-// 0 if it is gone: then what is to be forwarded is refused, and nothing is
-// duplicated. Until it is told, an interface is gone.
-func (e *Engine) SetTarget(name string, index int) error {
-	for i, r := range e.spec.Program.Policy.Rules {
+// ForgetInterface takes back SetInterface: frames of that device are refused from then on if
+// the policy asks for its name or address.
+func (e *Engine) ForgetInterface(index int) error {
+	m := e.maps[mapIfaces]
+	if m == nil {
+		return nil
+	}
+	if err := m.Delete(uint32(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("telling the program that interface %d is gone: %w", index, err)
+	}
+	return nil
+}
+
+// SetTarget tells the program the index of an interface that the policy's rules send frames
+// to, 0 if it is gone: then what is to be forwarded is refused, and nothing is
+// duplicated. Until it is told, an interface is gone. via is the inspection device of the
+// gate that guards the interface, 0 if none does.
+func (e *Engine) SetTarget(p *firewall.Policy, name string, index, via int) error {
+	for i, r := range p.Rules {
 		if r.Action != firewall.ActionForward && r.Action != firewall.ActionDuplicate || r.Iface != name {
 			continue
 		}
@@ -57,7 +71,8 @@ func (e *Engine) SetTarget(name string, index int) error {
 		if err := e.maps[mapRules].Lookup(uint32(i), val); err != nil {
 			return fmt.Errorf("reading rule %q: %w", r.Name, err)
 		}
-		binary.NativeEndian.PutUint32(val[12:], uint32(index))
+		binary.NativeEndian.PutUint32(val[ruleWhere:], uint32(index))
+		binary.NativeEndian.PutUint32(val[ruleVia:], uint32(via))
 		if err := e.maps[mapRules].Put(uint32(i), val); err != nil {
 			return fmt.Errorf("telling rule %q where %s is: %w", r.Name, name, err)
 		}
@@ -65,16 +80,21 @@ func (e *Engine) SetTarget(name string, index int) error {
 	return nil
 }
 
-// Counters are how often every rule matched, in order, then the default's and the
-// malformed frames'.
-func (e *Engine) Counters() ([]firewall.Counter, error) {
-	rules := e.spec.Program.Policy.Rules
-	out := make([]firewall.Counter, len(rules)+countLost)
+// Counters are how often every rule of the policy matched, in order, then the default's and
+// the malformed frames'.
+func (e *Engine) Counters(p *firewall.Policy) ([]firewall.Counter, error) {
+	out := make([]firewall.Counter, len(p.Rules)+2)
+	row := make([]byte, ruleBytes)
 	for i := range out {
-		if i < len(rules) {
-			out[i].Rule = rules[i]
+		slot := uint32(i - len(p.Rules)) // countDefault, countMalformed
+		if i < len(p.Rules) {
+			out[i].Rule = p.Rules[i]
+			if err := e.maps[mapRules].Lookup(uint32(i), row); err != nil {
+				return nil, fmt.Errorf("reading rule %q: %w", p.Rules[i].Name, err)
+			}
+			slot = binary.NativeEndian.Uint32(row[ruleSlot:])
 		}
-		n, err := e.counter(i)
+		n, err := e.counter(slot)
 		if err != nil {
 			return nil, err
 		}
@@ -85,13 +105,13 @@ func (e *Engine) Counters() ([]firewall.Counter, error) {
 
 // Lost is how many events found no room.
 func (e *Engine) Lost() (uint64, error) {
-	n, err := e.counter(len(e.spec.Program.Policy.Rules) + countLost)
+	n, err := e.counter(countLost)
 	return n[0], err
 }
 
-func (e *Engine) counter(i int) (sum [2]uint64, err error) {
+func (e *Engine) counter(slot uint32) (sum [2]uint64, err error) {
 	var cpus [][2]uint64
-	if err := e.maps[mapCounters].Lookup(uint32(i), &cpus); err != nil {
+	if err := e.maps[mapCounters].Lookup(slot, &cpus); err != nil {
 		return sum, fmt.Errorf("reading the counters: %w", err)
 	}
 	for _, c := range cpus {
@@ -103,9 +123,8 @@ func (e *Engine) counter(i int) (sum [2]uint64, err error) {
 
 // Events reads what the program tells of frames. Only one reader should read.
 type Events struct {
-	ring  *ringbuf.Reader
-	rules []*firewall.Rule
-	rec   ringbuf.Record
+	ring *ringbuf.Reader
+	rec  ringbuf.Record
 }
 
 // Events opens the ring buffer; the caller must Close it.
@@ -114,7 +133,7 @@ func (e *Engine) Events() (*Events, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the ring buffer of events: %w", err)
 	}
-	return &Events{ring: r, rules: e.spec.Program.Policy.Rules}, nil
+	return &Events{ring: r}, nil
 }
 
 // SetDeadline bounds how long Read waits; it then returns os.ErrDeadlineExceeded.
@@ -129,7 +148,7 @@ func (r *Events) Read(ev *Event) error {
 	if len(r.rec.RawSample) < evBytes {
 		return fmt.Errorf("an event of %d bytes, fewer than %d", len(r.rec.RawSample), evBytes)
 	}
-	ev.decode(r.rec.RawSample, r.rules)
+	ev.decode(r.rec.RawSample)
 	return nil
 }
 
