@@ -31,6 +31,9 @@ type Variant struct {
 	Gate bool `json:"gate,omitempty"`
 	// AllSenders is `senders: all`; else frames that no packet socket sent pass.
 	AllSenders bool `json:"all_senders,omitempty"`
+	// PerInterface is true if SetInterface says of each interface which senders are
+	// judged there; AllSenders is then for those that it said nothing of.
+	PerInterface bool `json:"per_interface,omitempty"`
 }
 
 // String is the variant's name, such as "tc_all".
@@ -42,13 +45,16 @@ func (v Variant) String() string {
 	if v.AllSenders {
 		name += "_all"
 	}
+	if v.PerInterface {
+		name += "_each"
+	}
 	return name
 }
 
 // Options say how a policy is to be enforced, beyond what it says itself.
 type Options struct {
-	// AllSenders and Gate are the first program's Variant.
-	AllSenders, Gate bool
+	// AllSenders, Gate and PerInterface are the first program's Variant.
+	AllSenders, Gate, PerInterface bool
 	// Also are the variants of further programs over the same maps.
 	Also []Variant
 	// Before is what is in force and goes on: sets, limits and counters of what stays.
@@ -84,13 +90,17 @@ func (o Options) withDefaults() Options {
 
 // variants are those of all programs, the first one first.
 func (o Options) variants() []Variant {
-	list := []Variant{{o.Gate, o.AllSenders}}
+	list := []Variant{{o.Gate, o.AllSenders, o.PerInterface}}
 	for _, v := range o.Also {
 		if !slices.Contains(list, v) {
 			list = append(list, v)
 		}
 	}
 	return list
+}
+
+func (o Options) eachInterface() bool {
+	return slices.ContainsFunc(append(o.Also, Variant{PerInterface: o.PerInterface}), func(v Variant) bool { return v.PerInterface })
 }
 
 func (o Options) setEntries(d *firewall.SetDecl) uint32 {
@@ -139,7 +149,7 @@ func Compile(p *firewall.Program, o Options) (*Spec, error) {
 	s := &Spec{Program: p, Options: o, Layout: plan.layout, Instructions: map[Variant]asm.Instructions{}, plan: plan}
 	for _, v := range o.variants() {
 		of := o
-		of.Gate, of.AllSenders = v.Gate, v.AllSenders
+		of.Gate, of.AllSenders, of.PerInterface = v.Gate, v.AllSenders, v.PerInterface
 		g := newGen(p, of, plan)
 		if s.Instructions[v], err = g.compile(); err != nil {
 			return nil, err

@@ -13,9 +13,10 @@ import (
 	"github.com/postern-fw/postern/firewall"
 )
 
-// SetInterface tells the program the name and the address of a guarded device, for
-// the fields under `iface.`; addr has 6 bytes, or is nil if the device has none.
-func (e *Engine) SetInterface(index int, name string, addr []byte) error {
+// SetInterface tells the program the name and the address of a device, for the fields under
+// `iface.`; addr has 6 bytes, or is nil if the device has none. senders is for variants
+// PerInterface.
+func (e *Engine) SetInterface(index int, name string, addr []byte, senders Senders) error {
 	m := e.maps[mapIfaces]
 	if m == nil {
 		return nil // the policy does not ask
@@ -25,8 +26,9 @@ func (e *Engine) SetInterface(index int, name string, addr []byte) error {
 	if len(addr) == 6 {
 		copy(val[18:], addr)
 	} else {
-		val[16] = 0x80
+		val[ifaceNoMAC] = 0x80
 	}
+	val[ifaceSenders] = byte(senders)
 	if err := m.Put(uint32(index), val[:]); err != nil {
 		return fmt.Errorf("telling the program of the interface %s (%d devices at most): %w", name, m.MaxEntries(), err)
 	}

@@ -92,6 +92,15 @@ func (g *gen) sendOn(c *code, entry asm.Register) {
 	c.mark(straight)
 }
 
+// skip is letGo for a program that knows no more than skb.
+func (g *gen) skip(c *code) {
+	if g.opt.Gate {
+		c.ctx(asm.R0, skbIngressIfindex)
+		c.emit(asm.StoreMem(asm.RFP, kCur, asm.R0, asm.Word))
+	}
+	g.letGo(c)
+}
+
 // letGo ends the program with what lets the frame out. On the gate's inspection
 // device that is a way back to the device it came from, which netfilter does not
 // judge again (skb->nf_skip_egress). A frame that came from none was sent to the

@@ -39,7 +39,7 @@ func guard(t testing.TB, src string, o Options) *guarded {
 	ifi := g.Ifi[0]
 	g.near = ifi.Index
 	g.iface = filter.Meta{Iface: ifi.Name, HasIfaceMAC: true, IfaceMAC: [6]byte(ifi.HardwareAddr)}
-	if err := g.engine.SetInterface(ifi.Index, ifi.Name, ifi.HardwareAddr); err != nil {
+	if err := g.engine.SetInterface(ifi.Index, ifi.Name, ifi.HardwareAddr, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Do(0, func() error {

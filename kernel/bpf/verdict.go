@@ -29,7 +29,10 @@ func (g *gen) main() *code {
 	net, parsed, judge, finish, ready := c.label(), c.label(), c.label(), c.label(), c.label()
 	c.mov(regSKB, asm.R1)
 	g.device(c)
-	if !g.opt.AllSenders {
+	switch {
+	case g.opt.PerInterface:
+		g.perInterface(c)
+	case !g.opt.AllSenders:
 		g.packetSockets(c)
 	}
 	c.emit(asm.StoreImm(asm.RFP, -4, 0, asm.Word))
@@ -98,6 +101,41 @@ func (g *gen) packetSockets(c *code) {
 	c.mark(judge)
 }
 
+// perInterface asks mapIfaces whose frames are judged on the device.
+func (g *gen) perInterface(c *code) {
+	unknown, judge, sockets, free := c.label(), c.label(), c.label(), c.label()
+	c.mapPtr(asm.R1, mapIfaces)
+	c.mov(asm.R2, asm.RFP)
+	c.emit(asm.Add.Imm(asm.R2, kCur))
+	c.helper(asm.FnMapLookupElem)
+	c.jif(asm.JEq, asm.R0, 0, unknown)
+	c.emit(asm.LoadMem(asm.R0, asm.R0, ifaceSenders, asm.Byte))
+	c.jif(asm.JEq, asm.R0, uint64(SendersAll), judge)
+	c.jif(asm.JEq, asm.R0, uint64(SendersNone), free)
+	c.ja(sockets)
+	c.mark(unknown)
+	if g.opt.AllSenders {
+		c.ja(judge)
+	}
+	c.mark(sockets)
+	g.packetSockets(c)
+	c.ja(judge)
+	c.mark(free)
+	g.letGo(c)
+	c.mark(judge)
+}
+
+// Senders says whose frames are judged on an interface.
+type Senders uint8
+
+// The senders. The zero value is the program's own.
+const (
+	SendersDefault Senders = iota
+	SendersNone
+	SendersPacketSockets
+	SendersAll
+)
+
 // beside asks the kernel for what is known beside the frame's bytes. An interface of
 // which nobody has told name and address yet is closed: fields that are absent could
 // make a rule that refuses miss.
@@ -132,10 +170,13 @@ func (g *gen) beside(c *code, finish label) {
 }
 
 // mapIfaces tells of a guarded device by its index: name, 16 bytes, then its
-// address as a number of 8 bytes in network order, the first bit set if it has none.
+// address as a number of 8 bytes in network order, the first bit set if it has none; the
+// second byte of that is Senders.
 const (
-	mapIfaces  = "ifaces"
-	ifaceBytes = 24
+	mapIfaces    = "ifaces"
+	ifaceBytes   = 24
+	ifaceNoMAC   = 16
+	ifaceSenders = 17
 )
 
 // verdict stores a verdict, in audit mode an acceptance in place of a drop.
@@ -344,7 +385,7 @@ func (g *gen) mapSpecs() map[string]*ebpf.MapSpec {
 	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: g.plan.layout.Counters}
 	out[mapAgain] = &ebpf.MapSpec{Name: mapAgain, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: againBytes, MaxEntries: 1}
 	out[mapEvents] = &ebpf.MapSpec{Name: mapEvents, Type: ebpf.RingBuf, MaxEntries: g.opt.EventBytes}
-	if g.uses("iface.") {
+	if g.opt.eachInterface() || g.uses("iface.") {
 		out[mapIfaces] = &ebpf.MapSpec{Name: mapIfaces, Type: ebpf.Hash, KeySize: 4, ValueSize: ifaceBytes, MaxEntries: g.opt.Interfaces}
 	}
 	return out
