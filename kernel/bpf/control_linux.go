@@ -47,6 +47,24 @@ func Targets(p *firewall.Policy) (names []string) {
 	return names
 }
 
+// Interfaces are the devices that the program was told of.
+func (e *Engine) Interfaces() (list []int, err error) {
+	m := e.maps[mapIfaces]
+	if m == nil {
+		return nil, nil
+	}
+	var index uint32
+	var val [ifaceBytes]byte
+	it := m.Iterate()
+	for it.Next(&index, &val) {
+		list = append(list, int(index))
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("reading which interfaces the program was told of: %w", err)
+	}
+	return list, nil
+}
+
 // ForgetInterface takes back SetInterface: frames of that device are refused from then on if
 // the policy asks for its name or address.
 func (e *Engine) ForgetInterface(index int) error {
@@ -136,6 +154,22 @@ func (e *Engine) Events() (*Events, error) {
 		return nil, fmt.Errorf("opening the ring buffer of events: %w", err)
 	}
 	return &Events{ring: r}, nil
+}
+
+// SameEvents says whether two engines tell by the same ring buffer.
+func (e *Engine) SameEvents(other *Engine) (bool, error) {
+	if e == nil || other == nil {
+		return false, nil
+	}
+	var ids [2]ebpf.MapID
+	for i, m := range []*ebpf.Map{e.maps[mapEvents], other.maps[mapEvents]} {
+		info, err := m.Info()
+		if err != nil {
+			return false, fmt.Errorf("asking for the ring buffer of events: %w", err)
+		}
+		ids[i], _ = info.ID()
+	}
+	return ids[0] == ids[1], nil
 }
 
 // SetDeadline bounds how long Read waits; it then returns os.ErrDeadlineExceeded.

@@ -39,6 +39,11 @@ func (e *Engine) UpdateSet(name string, fn func(*SetUpdate) error) error {
 	return fmt.Errorf("%w %q", ErrNoSet, name)
 }
 
+// SweepSet takes the elements of a set out whose deadline is before now.
+func (e *Engine) SweepSet(name string, now int64) error {
+	return e.UpdateSet(name, func(u *SetUpdate) error { _, err := u.s.sweep(now); return err })
+}
+
 // Decl is what elements of the set look like.
 func (u *SetUpdate) Decl() *firewall.SetDecl { return u.s.decl }
 
@@ -63,9 +68,6 @@ type Member struct {
 
 // List is every element, those whose deadline has passed included, in no order.
 func (u *SetUpdate) List() ([]Member, error) { return u.s.list() }
-
-// Sweep takes out the elements whose deadline is before now, and returns their number.
-func (u *SetUpdate) Sweep(now int64) (int, error) { return u.s.sweep(now) }
 
 // key is the map's key of one masked value; ok is false if its mask is not in use and add is false.
 func (s *liveSet) key(m masked, add bool) (key []byte, ok bool, err error) {

@@ -161,7 +161,7 @@ func (g *gen) beside(c *code, finish label) {
 		g.byDefault(c, firewall.ReasonUnknownInterface, firewall.Drop)
 		c.ja(finish)
 		c.mark(known)
-		for i := 0; i < ifaceBytes; i += 8 {
+		for i := 0; i < ifaceSenders; i += 8 {
 			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
 			c.st(sIface+i, asm.R1, asm.DWord)
 		}
@@ -170,13 +170,13 @@ func (g *gen) beside(c *code, finish label) {
 }
 
 // mapIfaces tells of a guarded device by its index: name, 16 bytes, then its
-// address as a number of 8 bytes in network order, the first bit set if it has none; the
-// second byte of that is Senders.
+// address as a number of 8 bytes in network order, the first bit set if it has none; then
+// Senders, a byte.
 const (
 	mapIfaces    = "ifaces"
-	ifaceBytes   = 24
+	ifaceBytes   = 32
 	ifaceNoMAC   = 16
-	ifaceSenders = 17
+	ifaceSenders = 24
 )
 
 // verdict stores a verdict, in audit mode an acceptance in place of a drop.
