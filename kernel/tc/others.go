@@ -23,4 +23,4 @@ func (a Attachment) Status() (State, error) { return State{}, errLinux }
 func List(string, int) ([]Attachment, error) { return nil, errLinux }
 
 // Probe is not supported here.
-func Probe() error { return errLinux }
+func Probe(Kind) error { return errLinux }
