@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,19 +25,11 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-var children = map[string]func() error{"install": installAndEnd, "unprivileged": unprivileged}
+var children = map[string]func() error{"install": installAndEnd, "unprivileged": unprivileged, "old kernel": withoutTCX}
 
-// installAndEnd installs a judge that refuses kind 1, in the namespace of descriptor 3.
+// installAndEnd installs a judge that refuses kind 1.
 func installAndEnd() error {
-	index, err := strconv.Atoi(os.Getenv("TC_INTERFACE"))
-	if err != nil {
-		return err
-	}
-	direction, err := strconv.Atoi(os.Getenv("TC_DIRECTION"))
-	if err != nil {
-		return err
-	}
-	kind, err := strconv.Atoi(os.Getenv("TC_KIND"))
+	a, err := fromEnv()
 	if err != nil {
 		return err
 	}
@@ -46,7 +37,14 @@ func installAndEnd() error {
 	if err != nil {
 		return err
 	}
-	return Attachment{Interface: index, Direction: Direction(direction), Kind: Kind(kind), Dir: os.Getenv("TC_DIR"), NetNS: 3}.Install(j.Program)
+	return a.Install(j.Program)
+}
+
+// fromEnv is the attachment that a child is told of, in the namespace of descriptor 3.
+func fromEnv() (Attachment, error) {
+	a := Attachment{Dir: os.Getenv("TC_DIR"), NetNS: 3}
+	_, err := fmt.Sscan(os.Getenv("TC_ATTACHMENT"), &a.Interface, &a.Direction, &a.Kind)
+	return a, err
 }
 
 // child is not started yet.
@@ -54,7 +52,7 @@ func child(what string, a Attachment) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	// The race detector has each child sleep before it ends, unless it is told not to.
 	cmd.Env = append(os.Environ(), "TC_CHILD="+what, "GORACE=atexit_sleep_ms=0", "TC_DIR="+a.Dir,
-		"TC_INTERFACE="+strconv.Itoa(a.Interface), "TC_DIRECTION="+strconv.Itoa(int(a.Direction)), "TC_KIND="+strconv.Itoa(int(a.Kind)))
+		fmt.Sprintf("TC_ATTACHMENT=%d %d %d", a.Interface, a.Direction, a.Kind))
 	cmd.Stderr = os.Stderr
 	return cmd
 }
