@@ -182,8 +182,8 @@ func (c *clsact) makeQdisc() (made bool, err error) {
 	return false, nil
 }
 
-// removeQdisc removes the qdisc unless there are filters in it, or chains made to have some. It cannot be asked for
-// in one step with that: who adds a filter in between loses it.
+// removeQdisc removes the qdisc unless there are filters in it, or chains made to have some. The
+// kernel does not do that in one step: who adds a filter in between loses it.
 func (c *clsact) removeQdisc() error {
 	for d := range directions {
 		chains, err := c.h.ChainList(device(c.a.Interface), Direction(d).parent())

@@ -3,7 +3,9 @@ package tc
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -52,6 +54,37 @@ func TestQdiscIsOurs(t *testing.T) {
 					must(t, order[1].Remove())
 					same(t, "nobody needs it", qdiscs(t, a), []string(nil))
 				}
+			})
+		})
+	}
+}
+
+// The qdisc is not removed while someone adds a filter for the other hook.
+func TestBothHooksAtOnce(t *testing.T) {
+	for name, bpffs := range map[string]bool{"with a bpffs": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			inRoom(t, func(t *testing.T, r room) {
+				one := newJudge(t, 1, 1)
+				var wg sync.WaitGroup
+				for d := range directions {
+					a := r.way(Clsact, Egress)
+					a.Direction = Direction(d)
+					if !bpffs {
+						a.Dir = ""
+					}
+					wg.Go(func() {
+						for range 200 {
+							err := a.Install(one.Program)
+							s, statusErr := a.Status()
+							if err := errors.Join(err, statusErr, a.Remove()); err != nil || !s.Attached {
+								t.Errorf("%s: %+v, %v", a, s, err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+				same(t, "left", qdiscs(t, r.way(Clsact, Egress)), []string(nil))
 			})
 		})
 	}
@@ -275,5 +308,26 @@ func TestClsactNeedsNoBPFFS(t *testing.T) {
 			same(t, "removed", r.passed(t, 10), arrived{1: {10}, 2: {10}})
 			same(t, "left", qdiscs(t, a), []string(nil))
 		})
+	}
+}
+
+func TestErrorsOfClsact(t *testing.T) {
+	for _, tt := range []struct {
+		err, is error
+		want    string
+	}{
+		{unix.EPERM, fs.ErrPermission, "CAP_NET_ADMIN over the network namespace"},
+		{unix.ENODEV, ErrNoInterface, "index 5"},
+		{unix.ENOENT, ErrNotSupported, "CONFIG_NET_CLS_BPF"},
+		{unix.EOPNOTSUPP, ErrForeign, "ingress_block"},
+		{unix.ENOMEM, unix.ENOMEM, "add: "},
+	} {
+		err := (&clsact{a: Attachment{Interface: 5}}).explain("add", tt.err)
+		if !errors.Is(err, tt.is) || !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v, want %q", tt.err, err, tt.want)
+		}
+		if errors.Is(err, ErrNotSupported) != (tt.is == ErrNotSupported) {
+			t.Errorf("%v: %v", tt.err, err)
+		}
 	}
 }

@@ -163,8 +163,8 @@ func (a Attachment) lock(create bool) (pins bool, unlock func(), err error) {
 
 // needsNoPins says whether the attachment can be no pinned one.
 func (a Attachment) needsNoPins() bool {
-	if a.Kind != Auto {
-		return a.Kind == Clsact
+	if a.Kind == Clsact {
+		return true
 	}
 	_, err := a.programs()
 	return errors.Is(err, ErrNotSupported)
