@@ -44,7 +44,7 @@ func inRoom(t *testing.T, fn func(t *testing.T, r room)) {
 		cannot(t, "needs root for namespaces, to mount a bpffs, and to load programs")
 	}
 	for _, k := range []Kind{TCX, Clsact} {
-		if err := Probe(k); err != nil {
+		if err := k.Probe(); err != nil {
 			cannot(t, "needs a kernel with tcx and clsact: "+err.Error())
 		}
 	}

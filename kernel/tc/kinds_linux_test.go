@@ -177,12 +177,12 @@ func withoutTCX() error {
 	if err != nil {
 		return err
 	}
-	for what, err := range map[string]error{"Probe": Probe(TCX), "Install": a.as(TCX).Install(j.Program)} {
+	for what, err := range map[string]error{"Probe": TCX.Probe(), "Install": a.as(TCX).Install(j.Program)} {
 		if !errors.Is(err, ErrNotSupported) {
 			return fmt.Errorf("%s of tcx: %w", what, err)
 		}
 	}
-	if err := errors.Join(Probe(Clsact), Probe(Auto), a.Remove()); err != nil {
+	if err := errors.Join(Clsact.Probe(), Probe(), a.Remove()); err != nil {
 		return fmt.Errorf("without tcx and bpffs: %w", err)
 	}
 	for range 2 {

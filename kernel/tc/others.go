@@ -23,4 +23,7 @@ func (a Attachment) Status() (State, error) { return State{}, errLinux }
 func List(string, int) ([]Attachment, error) { return nil, errLinux }
 
 // Probe is not supported here.
-func Probe(Kind) error { return errLinux }
+func Probe() error { return errLinux }
+
+// Probe is not supported here.
+func (k Kind) Probe() error { return errLinux }

@@ -342,7 +342,7 @@ func unprivileged() error {
 		return err
 	}
 	_, statusErr := Attachment{Interface: 1, Dir: os.Getenv("TC_DIR")}.Status()
-	for want, err := range map[string]error{"CAP_BPF and CAP_NET_ADMIN": Probe(Auto), "root": statusErr} {
+	for want, err := range map[string]error{"CAP_BPF and CAP_NET_ADMIN": Probe(), "root": statusErr} {
 		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), want) || errors.Is(err, ErrNotSupported) {
 			return fmt.Errorf("without rights: %w, want %q", err, want)
 		}

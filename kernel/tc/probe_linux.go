@@ -12,10 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe says whether this process on this kernel could attach a program by a kind, of
-// Auto by either, and changes nothing. Its error matches ErrNotSupported, or os.ErrPermission
-// where only rights are missing.
-func Probe(k Kind) error {
+// Probe says whether this process on this kernel could attach a program by either kind: see
+// Kind.Probe.
+func Probe() error { return Auto.Probe() }
+
+// Probe says whether this process on this kernel could attach a program by a kind, and changes
+// nothing. Its error matches ErrNotSupported, or os.ErrPermission where only rights are missing.
+func (k Kind) Probe() error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "postern_probe", Type: ebpf.SchedCLS, License: "MIT",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}, // TCX_NEXT
