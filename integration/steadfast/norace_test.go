@@ -1,0 +1,5 @@
+//go:build !race
+
+package steadfast
+
+const raceEnabled = false
