@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -58,6 +60,14 @@ func (d *decoder) set(name string, n *yaml.Node) *SetDecl {
 			}
 		},
 		"elements": func(v *yaml.Node) { elements = v },
+		"size": func(v *yaml.Node) {
+			text, _ := d.text(v, "size")
+			n, err := strconv.ParseUint(text, 10, 32)
+			if err != nil || n == 0 || n > maxSetSize {
+				d.errorf(v, fmt.Sprintf("write a number of elements, 1 to %d", maxSetSize), "bad size %q", text)
+			}
+			s.Size = uint32(n)
+		},
 	})
 	if len(s.Types) == 0 {
 		if len(d.diags) == 0 {
@@ -99,6 +109,9 @@ func (d *decoder) element(n *yaml.Node, s *SetDecl) {
 	}
 	s.Elements = append(s.Elements, e)
 }
+
+// maxSetSize bounds `size`: the kernel's table alone takes 16 bytes for each.
+const maxSetSize = 1 << 26
 
 // maxSetTuples bounds the look-up entries of a set in a policy file. An address
 // or a prefix is one, a range several, and a tuple of ranges their product.

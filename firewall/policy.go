@@ -121,6 +121,9 @@ type SetDecl struct {
 	Name     string
 	Types    []filter.Type
 	Bits     []int // width of a number, 0 for 64
+	// Size is how many elements there is to be room for in the kernel, each prefix of a
+	// range counted; 0 leaves it to the engine.
+	Size     uint32
 	Elements []Element
 
 	tuples int // look-up entries of Elements

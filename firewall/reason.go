@@ -14,6 +14,7 @@ const (
 	ReasonTooManyEffects               // more than MaxEffects rules acted
 	ReasonRecursion                    // forwarded more often than the bound
 	ReasonUnsendable                   // the result could not be transmitted as asked
+	ReasonUnknownInterface             // the policy asks for name or address of an interface that is not known (yet)
 )
 
 // MalformedReason is the reason of a frame dropped for c.
@@ -28,5 +29,5 @@ func (r Reason) String() string {
 		return "malformed: " + filter.Cause(r).String()
 	}
 	return [...]string{"no policy in force", "rule", "default", "too many effects", "forwarded too often",
-		"cannot be sent as the policy asks"}[r]
+		"cannot be sent as the policy asks", "interface not known to the policy yet"}[r]
 }

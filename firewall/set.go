@@ -3,8 +3,6 @@ package firewall
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
@@ -202,14 +200,4 @@ func (s *Set) inherit(old *Set) {
 			s.put(e.Element, false)
 		}
 	}
-}
-
-// bootTime is CLOCK_BOOTTIME in nanoseconds: it counts while the machine sleeps
-// and no one can set it.
-func bootTime() int64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 1<<63 - 1 // no clock: every deadline has passed
-	}
-	return ts.Nano()
 }

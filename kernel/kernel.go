@@ -18,15 +18,18 @@ import (
 
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/firewall/filter"
+	"github.com/postern-fw/postern/kernel/bpf"
 )
 
 var (
 	// ErrNothing is matched where there is no policy in force.
 	ErrNothing = errors.New("no policy is in force in this network namespace")
+	// ErrNoGuard is matched where a policy guards no interface.
+	ErrNoGuard = errors.New("the policy guards no interface")
 	// ErrNotPending is matched where nothing waits for a confirmation.
 	ErrNotPending = errors.New("nothing waits to be confirmed")
 	// ErrNoSet is matched where the policy in force has no such set.
-	ErrNoSet = errors.New("no such set")
+	ErrNoSet = bpf.ErrNoSet
 	// ErrBusy is matched where another process reads the events already.
 	ErrBusy = errors.New("another process reads the events")
 )
@@ -141,6 +144,21 @@ type Element struct {
 	Remaining time.Duration `json:"remaining_ns,omitempty"`
 	// Declared says that it stands in the policy file.
 	Declared bool `json:"declared,omitempty"`
+}
+
+// Diagnosis is what Doctor found.
+type Diagnosis struct {
+	Checks     []Check     `json:"checks"`
+	Interfaces []Interface `json:"interfaces,omitempty"`
+}
+
+// Check is one thing that enforcement needs, or would be better with.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	// Remedy is what to do where it is not OK.
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Event is a refusal, or what a rule with `log` or `mode: audit` did, as the kernel told it.

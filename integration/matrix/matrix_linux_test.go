@@ -163,7 +163,7 @@ func judge(t *testing.T, p *lab.Pair, g gate.Gate, policy *evasions.Policy) {
 	e, err := spec.Load()
 	must(t, err)
 	t.Cleanup(func() { e.Close() })
-	must(t, e.SetInterface(p.Ifi[0].Index, "near", p.Ifi[0].HardwareAddr))
+	must(t, e.SetInterface(p.Ifi[0].Index, "near", p.Ifi[0].HardwareAddr, 0))
 	for _, live := range policy.Live {
 		for _, decl := range pol.Sets {
 			if decl.Name == live.Set {

@@ -185,6 +185,16 @@ const maxJumps = 7500
 
 // link resolves the jumps and gives the function its name and type.
 func (c *code) link(fn *btf.Func) (asm.Instructions, error) {
+	out, err := c.linkPlain()
+	if err != nil {
+		return nil, err
+	}
+	out[0] = btf.WithFuncMetadata(out[0].WithSymbol(c.name), fn)
+	return out, nil
+}
+
+// linkPlain resolves the jumps.
+func (c *code) linkPlain() (asm.Instructions, error) {
 	keep := c.reachable()
 	// offset[i] is where instruction i will stand, in units of 8 bytes.
 	offset, at := make([]int, len(c.ins)+1), 0
@@ -215,7 +225,6 @@ func (c *code) link(fn *btf.Func) (asm.Instructions, error) {
 	if n := len(c.jumps); n > maxJumps {
 		return nil, fmt.Errorf("function %s has %d jumps, more than the %d that the verifier follows: %w", c.name, n, maxJumps, ErrTooLarge)
 	}
-	out[0] = btf.WithFuncMetadata(out[0].WithSymbol(c.name), fn)
 	return out, nil
 }
 

@@ -13,9 +13,10 @@ import (
 	"github.com/postern-fw/postern/firewall"
 )
 
-// SetInterface tells the program the name and the address of a guarded device, for
-// the fields under `iface.`; addr has 6 bytes, or is nil if the device has none.
-func (e *Engine) SetInterface(index int, name string, addr []byte) error {
+// SetInterface tells the program the name and the address of a device, for the fields under
+// `iface.`; addr has 6 bytes, or is nil if the device has none. senders is for variants
+// PerInterface.
+func (e *Engine) SetInterface(index int, name string, addr []byte, senders Senders) error {
 	m := e.maps[mapIfaces]
 	if m == nil {
 		return nil // the policy does not ask
@@ -25,18 +26,19 @@ func (e *Engine) SetInterface(index int, name string, addr []byte) error {
 	if len(addr) == 6 {
 		copy(val[18:], addr)
 	} else {
-		val[16] = 0x80
+		val[ifaceNoMAC] = 0x80
 	}
+	val[ifaceSenders] = byte(senders)
 	if err := m.Put(uint32(index), val[:]); err != nil {
 		return fmt.Errorf("telling the program of the interface %s (%d devices at most): %w", name, m.MaxEntries(), err)
 	}
 	return nil
 }
 
-// Targets are the interfaces that the policy's rules send frames to.
-func (e *Engine) Targets() (names []string) {
+// Targets are the interfaces that a policy's rules send frames to.
+func Targets(p *firewall.Policy) (names []string) {
 	seen := map[string]bool{}
-	for _, r := range e.spec.Program.Policy.Rules {
+	for _, r := range p.Rules {
 		if (r.Action == firewall.ActionForward || r.Action == firewall.ActionDuplicate) && !seen[r.Iface] {
 			seen[r.Iface] = true
 			names = append(names, r.Iface)
@@ -45,11 +47,43 @@ func (e *Engine) Targets() (names []string) {
 	return names
 }
 
-// SetTarget tells the program the index of an interface that rules send frames to,
-// 0 if it is gone: then what is to be forwarded is refused, and nothing is
-// duplicated. Until it is told, an interface is gone.
-func (e *Engine) SetTarget(name string, index int) error {
-	for i, r := range e.spec.Program.Policy.Rules {
+// Interfaces are the devices that the program was told of.
+func (e *Engine) Interfaces() (list []int, err error) {
+	m := e.maps[mapIfaces]
+	if m == nil {
+		return nil, nil
+	}
+	var index uint32
+	var val [ifaceBytes]byte
+	it := m.Iterate()
+	for it.Next(&index, &val) {
+		list = append(list, int(index))
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("reading which interfaces the program was told of: %w", err)
+	}
+	return list, nil
+}
+
+// ForgetInterface takes back SetInterface: frames of that device are refused from then on if
+// the policy asks for its name or address.
+func (e *Engine) ForgetInterface(index int) error {
+	m := e.maps[mapIfaces]
+	if m == nil {
+		return nil
+	}
+	if err := m.Delete(uint32(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("telling the program that interface %d is gone: %w", index, err)
+	}
+	return nil
+}
+
+// SetTarget tells the program the index of an interface that the policy's rules send frames
+// to, 0 if it is gone: then what is to be forwarded is refused, and nothing is
+// duplicated. Until it is told, an interface is gone. via is the inspection device of the
+// gate that guards the interface, 0 if none does.
+func (e *Engine) SetTarget(p *firewall.Policy, name string, index, via int) error {
+	for i, r := range p.Rules {
 		if r.Action != firewall.ActionForward && r.Action != firewall.ActionDuplicate || r.Iface != name {
 			continue
 		}
@@ -57,7 +91,8 @@ func (e *Engine) SetTarget(name string, index int) error {
 		if err := e.maps[mapRules].Lookup(uint32(i), val); err != nil {
 			return fmt.Errorf("reading rule %q: %w", r.Name, err)
 		}
-		binary.NativeEndian.PutUint32(val[12:], uint32(index))
+		binary.NativeEndian.PutUint32(val[ruleWhere:], uint32(index))
+		binary.NativeEndian.PutUint32(val[ruleVia:], uint32(via))
 		if err := e.maps[mapRules].Put(uint32(i), val); err != nil {
 			return fmt.Errorf("telling rule %q where %s is: %w", r.Name, name, err)
 		}
@@ -65,16 +100,21 @@ func (e *Engine) SetTarget(name string, index int) error {
 	return nil
 }
 
-// Counters are how often every rule matched, in order, then the default's and the
-// malformed frames'.
-func (e *Engine) Counters() ([]firewall.Counter, error) {
-	rules := e.spec.Program.Policy.Rules
-	out := make([]firewall.Counter, len(rules)+countLost)
+// Counters are how often every rule of the policy matched, in order, then the default's and
+// the malformed frames'.
+func (e *Engine) Counters(p *firewall.Policy) ([]firewall.Counter, error) {
+	out := make([]firewall.Counter, len(p.Rules)+2)
+	row := make([]byte, ruleBytes)
 	for i := range out {
-		if i < len(rules) {
-			out[i].Rule = rules[i]
+		slot := uint32(i - len(p.Rules)) // countDefault, countMalformed
+		if i < len(p.Rules) {
+			out[i].Rule = p.Rules[i]
+			if err := e.maps[mapRules].Lookup(uint32(i), row); err != nil {
+				return nil, fmt.Errorf("reading rule %q: %w", p.Rules[i].Name, err)
+			}
+			slot = binary.NativeEndian.Uint32(row[ruleSlot:])
 		}
-		n, err := e.counter(i)
+		n, err := e.counter(slot)
 		if err != nil {
 			return nil, err
 		}
@@ -85,13 +125,13 @@ func (e *Engine) Counters() ([]firewall.Counter, error) {
 
 // Lost is how many events found no room.
 func (e *Engine) Lost() (uint64, error) {
-	n, err := e.counter(len(e.spec.Program.Policy.Rules) + countLost)
+	n, err := e.counter(countLost)
 	return n[0], err
 }
 
-func (e *Engine) counter(i int) (sum [2]uint64, err error) {
+func (e *Engine) counter(slot uint32) (sum [2]uint64, err error) {
 	var cpus [][2]uint64
-	if err := e.maps[mapCounters].Lookup(uint32(i), &cpus); err != nil {
+	if err := e.maps[mapCounters].Lookup(slot, &cpus); err != nil {
 		return sum, fmt.Errorf("reading the counters: %w", err)
 	}
 	for _, c := range cpus {
@@ -103,9 +143,8 @@ func (e *Engine) counter(i int) (sum [2]uint64, err error) {
 
 // Events reads what the program tells of frames. Only one reader should read.
 type Events struct {
-	ring  *ringbuf.Reader
-	rules []*firewall.Rule
-	rec   ringbuf.Record
+	ring *ringbuf.Reader
+	rec  ringbuf.Record
 }
 
 // Events opens the ring buffer; the caller must Close it.
@@ -114,7 +153,23 @@ func (e *Engine) Events() (*Events, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the ring buffer of events: %w", err)
 	}
-	return &Events{ring: r, rules: e.spec.Program.Policy.Rules}, nil
+	return &Events{ring: r}, nil
+}
+
+// SameEvents says whether two engines tell by the same ring buffer.
+func (e *Engine) SameEvents(other *Engine) (bool, error) {
+	if e == nil || other == nil {
+		return false, nil
+	}
+	var ids [2]ebpf.MapID
+	for i, m := range []*ebpf.Map{e.maps[mapEvents], other.maps[mapEvents]} {
+		info, err := m.Info()
+		if err != nil {
+			return false, fmt.Errorf("asking for the ring buffer of events: %w", err)
+		}
+		ids[i], _ = info.ID()
+	}
+	return ids[0] == ids[1], nil
 }
 
 // SetDeadline bounds how long Read waits; it then returns os.ErrDeadlineExceeded.
@@ -129,7 +184,7 @@ func (r *Events) Read(ev *Event) error {
 	if len(r.rec.RawSample) < evBytes {
 		return fmt.Errorf("an event of %d bytes, fewer than %d", len(r.rec.RawSample), evBytes)
 	}
-	ev.decode(r.rec.RawSample, r.rules)
+	ev.decode(r.rec.RawSample)
 	return nil
 }
 

@@ -105,3 +105,12 @@ func declaredKeys(d *firewall.SetDecl) (n int) {
 	}
 	return n
 }
+
+// id names an element by what it covers.
+func (s *setLayout) id(keys []masked) string {
+	var b []byte
+	for _, k := range keys {
+		b = append(append(b, k.mask...), k.val...)
+	}
+	return string(b)
+}

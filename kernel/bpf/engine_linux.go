@@ -14,35 +14,72 @@ import (
 // Engine is a policy in the kernel, ready to be attached. It is safe for use by
 // many goroutines.
 type Engine struct {
-	spec *Spec
-	prog *ebpf.Program
-	maps map[string]*ebpf.Map
+	layout Layout
+	progs  map[Variant]*ebpf.Program
+	maps   map[string]*ebpf.Map
+	prog   *ebpf.Program // the first variant's
 
-	mu   sync.Mutex
-	sets map[string]*liveSet
+	mu sync.Mutex
 }
 
-// Load makes the maps and loads the program. It needs CAP_BPF and CAP_NET_ADMIN.
-// The caller must Close the engine.
+// Load makes the maps and loads the programs. It needs CAP_BPF and CAP_NET_ADMIN.
+// What Options.Before hands over is shared with its engine from then on, which may be
+// closed. The caller must Close the engine.
 func (s *Spec) Load() (_ *Engine, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lifting RLIMIT_MEMLOCK, which needs CAP_SYS_RESOURCE on kernels before 5.11: %w", err)
 	}
-	e := &Engine{spec: s, maps: map[string]*ebpf.Map{}, sets: map[string]*liveSet{}}
+	e := &Engine{layout: s.Layout, progs: map[Variant]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
 	defer func() {
 		if err != nil {
 			e.Close()
 		}
 	}()
-	for name, spec := range s.Maps {
-		m, err := ebpf.NewMap(spec)
-		if err != nil {
-			return nil, fmt.Errorf("making the map %s: %w", name, err)
-		}
-		e.maps[name] = m
+	if err := s.makeMaps(e); err != nil {
+		return nil, err
 	}
-	ins := make(asm.Instructions, len(s.Instructions))
-	copy(ins, s.Instructions)
+	if err := s.handOver(e); err != nil {
+		return nil, err
+	}
+	for _, v := range s.Layout.Variants {
+		if e.progs[v], err = s.load(e, v); err != nil {
+			return nil, err
+		}
+	}
+	e.prog = e.progs[s.Layout.Variants[0]]
+	return e, nil
+}
+
+// makeMaps makes what is not shared.
+func (s *Spec) makeMaps(e *Engine) (err error) {
+	specs := map[string]*ebpf.MapSpec{}
+	for name, spec := range s.Maps {
+		specs[name] = spec
+	}
+	for i, l := range s.sets {
+		specs[rangesMapName(l.index)] = l.rangesSpec(s.Layout.Sets[i].Size)
+	}
+	for name, spec := range specs {
+		if s.plan.share[name] {
+			e.maps[name], err = s.Options.Before.engine.maps[name].Clone()
+		} else {
+			e.maps[name], err = ebpf.NewMap(spec)
+		}
+		if err != nil {
+			return fmt.Errorf("making the map %s: %w", name, err)
+		}
+	}
+	for name, t := range s.contents {
+		if err := t.put(e.maps[name]); err != nil {
+			return fmt.Errorf("filling the map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Spec) load(e *Engine, v Variant) (*ebpf.Program, error) {
+	ins := make(asm.Instructions, len(s.Instructions[v]))
+	copy(ins, s.Instructions[v])
 	for i := range ins {
 		if m := e.maps[ins[i].Reference()]; m != nil && ins[i].IsLoadFromMap() {
 			if err := ins[i].AssociateMap(m); err != nil {
@@ -50,10 +87,7 @@ func (s *Spec) Load() (_ *Engine, err error) {
 			}
 		}
 	}
-	if err := e.fill(); err != nil {
-		return nil, err
-	}
-	e.prog, err = ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"}, ebpf.ProgramOptions{LogSizeStart: 16 << 20})
+	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"}, ebpf.ProgramOptions{LogSizeStart: 16 << 20})
 	var rejected *ebpf.VerifierError
 	if errors.As(err, &rejected) {
 		return nil, fmt.Errorf("the kernel's verifier refused the program of policy %q, which is a bug of this package or of the kernel: %w", s.Program.Policy.Name, err)
@@ -61,24 +95,7 @@ func (s *Spec) Load() (_ *Engine, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the program of policy %q: %w", s.Program.Policy.Name, err)
 	}
-	return e, nil
-}
-
-// fill puts into the maps what the policy declares.
-func (e *Engine) fill() error {
-	for name, t := range e.spec.contents {
-		if err := t.put(e.maps[name]); err != nil {
-			return fmt.Errorf("filling the map %s: %w", name, err)
-		}
-	}
-	for _, l := range e.spec.sets {
-		s := &liveSet{layout: l, engine: e}
-		e.sets[l.decl.Name] = s
-		if err := s.add(l.decl.Elements); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p, nil
 }
 
 // put writes everything in one batch.
@@ -91,7 +108,7 @@ func (t contents) put(m *ebpf.Map) error {
 	return err
 }
 
-// rows is b as a slice of arrays of size bytes, which is what BatchUpdate takes.
+// rows is b as a slice of arrays of size bytes, which is what batches take.
 func rows(b []byte, size int) any {
 	row := reflect.ArrayOf(size, reflect.TypeFor[byte]())
 	out := reflect.MakeSlice(reflect.SliceOf(row), len(b)/size, len(b)/size)
@@ -101,17 +118,34 @@ func rows(b []byte, size int) any {
 	return out.Interface()
 }
 
-// Program is what to attach. It belongs to the engine.
+// flat is the inverse of rows, for the first n of them.
+func flat(rows any, n, size int) []byte {
+	b, v := make([]byte, n*size), reflect.ValueOf(rows)
+	for i := range n {
+		reflect.Copy(reflect.ValueOf(b[i*size:(i+1)*size]), v.Index(i))
+	}
+	return b
+}
+
+// Layout is where the maps hold what; whoever opens their pins needs it.
+func (e *Engine) Layout() Layout { return e.layout }
+
+// Program is what to attach: the program of the first variant. It belongs to the engine.
 func (e *Engine) Program() *ebpf.Program { return e.prog }
 
-// Close forgets the program and its maps; what is attached stays in force.
+// ProgramOf is the program of a variant, nil if there is none. It belongs to the engine.
+func (e *Engine) ProgramOf(v Variant) *ebpf.Program { return e.progs[v] }
+
+// Close forgets the programs and their maps; what is attached stays in force.
 func (e *Engine) Close() error {
 	if e == nil {
 		return nil
 	}
 	var errs []error
-	if e.prog != nil {
-		errs = append(errs, e.prog.Close())
+	for _, p := range e.progs {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
 	}
 	for _, m := range e.maps {
 		errs = append(errs, m.Close())

@@ -31,7 +31,8 @@ const (
 	evComm    = 64
 	evTag     = 80 // the frame's first 16 bytes, where a tag was put back
 	evFrame   = 96 // the skb's first bytes
-	evBytes   = evFrame + eventFrame
+	evGen     = evFrame + eventFrame
+	evBytes   = evGen + 8
 
 	eventFrame = 128
 
@@ -46,9 +47,11 @@ type Event struct {
 	Time    int64
 	Verdict firewall.Verdict
 	Reason  firewall.Reason
-	// Rule decided; nil if the default or the malformed policy did.
-	Rule    *firewall.Rule
-	Audited bool
+	// Generation is Options.Generation of the program that tells, and RuleIndex which of
+	// its rules decided; -1 if the default or the malformed policy did.
+	Generation uint32
+	RuleIndex  int
+	Audited    bool
 	// Ifindex is the guarded device's.
 	Ifindex int
 	// Len is the frame's length in bytes, Frame its first bytes.
@@ -63,16 +66,16 @@ type Event struct {
 }
 
 // decode reads an event.
-func (e *Event) decode(b []byte, rules []*firewall.Rule) {
+func (e *Event) decode(b []byte) {
 	u := func(off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
 	long := func(off int) uint64 { return binary.NativeEndian.Uint64(b[off:]) }
 	*e = Event{
 		Time: int64(long(evTime)), Verdict: firewall.Verdict(u(evVerdict)), Reason: firewall.Reason(u(evReason)),
-		Audited: u(evFlags)&evAudited != 0, Ifindex: int(u(evIfindex)), Len: int(u(evLen)),
+		Generation: u(evGen), RuleIndex: -1, Audited: u(evFlags)&evAudited != 0, Ifindex: int(u(evIfindex)), Len: int(u(evLen)),
 		HasSender: u(evFlags)&evSender != 0, Cgroup: long(evCgroup), Cookie: long(evCookie),
 	}
-	if n := u(evRule); n < uint32(len(rules)) {
-		e.Rule = rules[n]
+	if e.Reason == firewall.ReasonRule || e.Reason == firewall.ReasonTooManyEffects || e.Reason == firewall.ReasonUnsendable {
+		e.RuleIndex = int(u(evRule))
 	}
 	comm := b[evComm : evComm+16]
 	for i, c := range comm {
@@ -130,7 +133,7 @@ func (g *gen) event() *code {
 	c.imm(asm.R3, 0)
 	c.helper(asm.FnRingbufReserve)
 	c.jif(asm.JNE, asm.R0, 0, ready)
-	g.count(c, func(dst asm.Register) { c.imm(dst, uint64(len(g.prog.Policy.Rules)+countLost)) })
+	g.count(c, func(dst asm.Register) { c.imm(dst, countLost) })
 	c.retImm(0)
 	c.mark(ready)
 	c.mov(ev, asm.R0)
@@ -141,8 +144,10 @@ func (g *gen) event() *code {
 	}
 	c.helper(asm.FnKtimeGetBootNs)
 	put(evTime, asm.R0, asm.DWord)
-	c.ctx(asm.R0, g.opt.ifindexOffset())
+	c.ld(asm.R0, sCur, asm.Word)
 	put(evIfindex, asm.R0, asm.Word)
+	c.imm(asm.R0, uint64(g.opt.Generation))
+	put(evGen, asm.R0, asm.DWord)
 	c.helper(asm.FnGetCurrentPidTgid)
 	put(evPIDTGID, asm.R0, asm.DWord)
 	c.helper(asm.FnGetCurrentUidGid)

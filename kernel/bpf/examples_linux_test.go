@@ -31,7 +31,7 @@ func TestExamples(t *testing.T) {
 				if c.HasIfaceMAC {
 					mac = c.IfaceMAC[:]
 				}
-				if err := p.engine.SetInterface(testIface, p.iface.Iface, mac); err != nil {
+				if err := p.engine.SetInterface(testIface, p.iface.Iface, mac, 0); err != nil {
 					t.Fatal(err)
 				}
 			}

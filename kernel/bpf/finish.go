@@ -14,15 +14,16 @@ import (
 // `duplicate` sends may be judged by this very program before it goes on, in the
 // same scratch area.
 const (
-	kVerdict  = -24
-	kReason   = -28
-	kRule     = -32
-	kMark     = -36
-	kMarked   = -40
-	kN        = -44
-	kARP      = -48 // where the ARP packet begins in the skb's bytes, 0 if there is no sound one
-	kEffects  = -80 // 8
-	stackBase = kEffects
+	kCur     = -84 // the guarded device's index
+	kHops    = -88 // how often a rule sent the frame on before
+	kVerdict = -24
+	kReason  = -28
+	kRule    = -32
+	kMark    = -36
+	kMarked  = -40
+	kN       = -44
+	kARP     = -48 // where the ARP packet begins in the skb's bytes, 0 if there is no sound one
+	kEffects = -80 // 8
 )
 
 func (c *code) push(off int16, from int) {
@@ -40,7 +41,7 @@ func (g *gen) finish(c *code) {
 	// A rule that had one effect too many is counted already.
 	c.ld(asm.R0, sReason, asm.Word)
 	c.jif(asm.JEq, asm.R0, uint64(firewall.ReasonTooManyEffects), counted)
-	g.count(c, func(dst asm.Register) { c.ld(dst, sRule, asm.Word) })
+	g.count(c, func(dst asm.Register) { c.ld(dst, sSlot, asm.Word) })
 	c.mark(counted)
 	g.events(c)
 	effects, plain := g.has(firewall.ActionDuplicate, firewall.ActionSet), c.label()
@@ -72,8 +73,10 @@ func (g *gen) finish(c *code) {
 	c.mark(forward)
 	c.stack(asm.R1, kRule)
 	g.rule(c, unsendable)
-	c.emit(asm.LoadMem(asm.R1, asm.R0, 12, asm.Word))
-	c.jif(asm.JEq, asm.R1, 0, unsendable)
+	c.mov(asm.R8, asm.R0)
+	c.emit(asm.LoadMem(asm.R0, asm.R8, ruleWhere, asm.Word))
+	c.jif(asm.JEq, asm.R0, 0, unsendable)
+	g.sendOn(c, asm.R8)
 	c.imm(asm.R2, 0)
 	c.helper(asm.FnRedirect)
 	c.ret()
@@ -143,15 +146,17 @@ func (g *gen) effects(c *code, unsendable label) {
 		c.mov(asm.R8, asm.R0)
 		c.emit(asm.LoadMem(asm.R0, asm.R8, 0, asm.Word))
 		c.jif(asm.JEq, asm.R0, uint64(firewall.ActionSet), set)
-		c.emit(asm.LoadMem(asm.R2, asm.R8, 12, asm.Word))
+		c.emit(asm.LoadMem(asm.R2, asm.R8, ruleWhere, asm.Word))
 		c.jif(asm.JEq, asm.R2, 0, next)
+		g.sendOn(c, asm.R8)
+		c.mov(asm.R2, asm.R1)
 		c.mov(asm.R1, regSKB)
 		c.imm(asm.R3, 0)
 		c.helper(asm.FnCloneRedirect)
 		c.ja(next)
 		c.mark(set)
 		if g.has(firewall.ActionSet) {
-			c.emit(asm.LoadMem(asm.R1, asm.R8, 12, asm.Word))
+			c.emit(asm.LoadMem(asm.R1, asm.R8, ruleWhere, asm.Word))
 			g.rewrite(c, unsendable)
 		}
 		c.mark(next)

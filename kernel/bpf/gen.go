@@ -16,6 +16,7 @@ import (
 type gen struct {
 	prog  *firewall.Program
 	opt   Options
+	plan  *plan
 	sets  map[string]*setLayout
 	order []*setLayout
 
@@ -52,10 +53,10 @@ const fnMain = "postern"
 // mapScratch is the scratch area's map.
 const mapScratch = "scratch"
 
-func newGen(p *firewall.Program, o Options) *gen {
-	g := &gen{prog: p, opt: o, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}, contents: map[string]contents{}, captures: map[string]int{}, limitOf: map[int]int{}}
+func newGen(p *firewall.Program, o Options, plan *plan) *gen {
+	g := &gen{prog: p, opt: o, plan: plan, sets: map[string]*setLayout{}, atomBit: map[string]int{}, funcs: map[string]func() *code{}, maps: map[string]*ebpf.MapSpec{}, contents: map[string]contents{}, captures: map[string]int{}, limitOf: map[int]int{}}
 	for i, d := range p.Policy.Sets {
-		s := layoutSet(d, i)
+		s := layoutSet(d, plan.layout.Sets[i].Slot)
 		g.sets[d.Name] = s
 		g.order = append(g.order, s)
 	}

@@ -82,7 +82,7 @@ func load(t testing.TB, src string, o Options) *pair {
 	}
 	t.Cleanup(func() { p.engine.Close() })
 	if m := p.engine.maps[mapIfaces]; m != nil {
-		if err := p.engine.SetInterface(testIface, "lo", nil); err != nil {
+		if err := p.engine.SetInterface(testIface, "lo", nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 
@@ -55,8 +56,9 @@ func layoutShapes(p *firewall.Program) []*shape {
 	var out []*shape
 	for i, fs := range p.Shapes {
 		s := &shape{Shape: fs, number: i}
-		for k, cs := range fs.Entries {
-			for _, c := range cs {
+		// In order, so that all programs of a policy are laid out alike.
+		for _, k := range slices.Sorted(maps.Keys(fs.Entries)) {
+			for _, c := range fs.Entries[k] {
 				s.all = append(s.all, candidate{c, k})
 			}
 		}

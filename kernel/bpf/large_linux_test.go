@@ -78,7 +78,7 @@ func TestLarge(t *testing.T) {
 		if want := p.want(gratuitous(7, 1), 0); got != want {
 			t.Errorf("%s: kernel %v, Classify %v", c.name, got, want)
 		}
-		t.Logf("%s: %d instructions, %d maps, compiled in %v, all in %v, rule %d", c.name, len(spec.Instructions), len(spec.Maps), compiled, time.Since(start), got.rule)
+		t.Logf("%s: %d instructions, %d maps, compiled in %v, all in %v, rule %d", c.name, len(spec.Instructions[spec.Layout.Variants[0]]), len(spec.Maps), compiled, time.Since(start), got.rule)
 		p.engine.Close()
 	}
 }

@@ -98,11 +98,13 @@ const (
 	sFound   = sText + 4    // uint32
 	sIndex   = sFound + 4   // uint32: key of an array
 	sNext    = sIndex + 4   // uint32: the next candidate
+	sSlot    = sNext + 4    // uint32: the deciding rule's counter
+	sCur     = sSlot + 4    // uint32: the guarded device's index
 
 	// A limit's token bucket.
-	sHash     = (sNext + 4 + 7) &^ 7 // 8 bytes: the key
-	sNow      = sHash + 8            // 8 bytes
-	sSlotBase = sNow + 8             // uint32: first slot, then their number less 1, then the one found and a free one, each plus 1
+	sHash     = (sCur + 4 + 7) &^ 7 // 8 bytes: the key
+	sNow      = sHash + 8           // 8 bytes
+	sSlotBase = sNow + 8            // uint32: first slot, then their number less 1, then the one found and a free one, each plus 1
 	sSlotMask = sSlotBase + 4
 	sSlotMine = sSlotMask + 4
 	sSlotFree = sSlotMine + 4

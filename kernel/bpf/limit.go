@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -42,16 +43,7 @@ const (
 // layoutLimits gives each limit its number and its slots.
 func (g *gen) layoutLimits() {
 	rules, kinds := g.prog.Policy.Rules, map[string]uint32{}
-	keyed, each := 0, limitKeys
-	for _, r := range rules {
-		if r.Limit != nil && len(r.Limit.Per) > 0 {
-			keyed++
-		}
-	}
-	for each > limitKeysFew && each*keyed > limitKeysShared {
-		each /= 2
-	}
-	t, slots := contents{keySize: 4, valSize: limitBytes}, uint32(0)
+	t := contents{keySize: 4, valSize: limitBytes}
 	for i, r := range rules {
 		if r.Limit == nil {
 			continue
@@ -67,20 +59,15 @@ func (g *gen) layoutLimits() {
 			g.where = fmt.Sprintf("the limit of rule %q", r.Name)
 			g.needs(limitKeyName(len(g.limitKinds)-1), g.limitKey(len(g.limitKinds)-1))
 		}
-		n := uint32(each)
-		if len(r.Limit.Per) == 0 {
-			n = 1
-		}
 		g.limitOf[i] = len(g.limits)
 		t.keys = binary.NativeEndian.AppendUint32(t.keys, uint32(len(g.limits)))
-		for _, v := range []uint32{slots, n - 1, kinds[k], 0} {
+		for _, v := range []uint32{g.plan.buckets[i].First, g.plan.buckets[i].N - 1, kinds[k], 0} {
 			t.vals = binary.NativeEndian.AppendUint32(t.vals, v)
 		}
 		cost := max(1, r.Limit.Interval/int64(r.Limit.Tokens))
 		t.vals = binary.NativeEndian.AppendUint64(t.vals, uint64(cost))
 		t.vals = binary.NativeEndian.AppendUint64(t.vals, r.Limit.Burst*uint64(cost))
 		g.limits = append(g.limits, r.Limit)
-		slots += n
 	}
 	if len(g.limits) == 0 {
 		return
@@ -88,7 +75,7 @@ func (g *gen) layoutLimits() {
 	g.needs(fnTake, g.take)
 	g.contents[mapLimits] = t
 	g.maps[mapLimits] = &ebpf.MapSpec{Name: mapLimits, Type: ebpf.Array, KeySize: 4, ValueSize: limitBytes, MaxEntries: uint32(len(g.limits))}
-	g.maps[mapBuckets] = &ebpf.MapSpec{Name: mapBuckets, Type: ebpf.Array, KeySize: 4, ValueSize: bucketBytes, MaxEntries: slots, Key: u32, Value: bucketType()}
+	g.maps[mapBuckets] = &ebpf.MapSpec{Name: mapBuckets, Type: ebpf.Array, KeySize: 4, ValueSize: bucketBytes, MaxEntries: g.plan.layout.Buckets, Key: u32, Value: bucketType()}
 }
 
 // bucketType tells the kernel where the spin lock is.
@@ -102,13 +89,20 @@ func bucketType() btf.Type {
 func limitKeyName(kind int) string { return fmt.Sprintf("limit_key_%d", kind) }
 
 // limitKey emits the function that makes a key of a frame's fields at sHash; it
-// returns 0 if the frame lacks one. The numbers are drawn anew for each program: a
-// sender cannot choose keys that collide.
+// returns 0 if the frame lacks one. The numbers are drawn from the layout's secret, so
+// that a sender cannot choose keys that collide, and that the next policy finds the
+// same buckets.
 func (g *gen) limitKey(kind int) func() *code {
 	c := newCode(limitKeyName(kind))
 	none := c.label()
+	seed := sha256.New()
+	seed.Write(g.plan.layout.Seed)
+	for _, f := range g.limitKinds[kind] {
+		seed.Write([]byte(f.Name + " "))
+	}
+	random := rand.NewChaCha8([32]byte(seed.Sum(nil)))
 	c.prologue()
-	c.emit(asm.LoadImm(asm.R0, int64(rand.Uint64()), asm.DWord))
+	c.emit(asm.LoadImm(asm.R0, int64(random.Uint64()), asm.DWord))
 	c.st(sHash, asm.R0, asm.DWord)
 	for _, f := range g.limitKinds[kind] {
 		got, size := c.label(), partBytes(f.Type)
@@ -125,7 +119,7 @@ func (g *gen) limitKey(kind int) func() *code {
 		c.ld(asm.R0, sHash, asm.DWord)
 		for i := 0; i < size; i += 8 {
 			c.ld(asm.R1, sKey+i, asm.DWord)
-			c.emit(asm.LoadImm(asm.R2, int64(rand.Uint64()|1), asm.DWord), asm.Xor.Reg(asm.R0, asm.R1), asm.Mul.Reg(asm.R0, asm.R2))
+			c.emit(asm.LoadImm(asm.R2, int64(random.Uint64()|1), asm.DWord), asm.Xor.Reg(asm.R0, asm.R1), asm.Mul.Reg(asm.R0, asm.R2))
 			c.mov(asm.R1, asm.R0)
 			c.emit(asm.RSh.Imm(asm.R1, 29), asm.Xor.Reg(asm.R0, asm.R1))
 		}

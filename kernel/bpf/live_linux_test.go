@@ -39,7 +39,7 @@ func guard(t testing.TB, src string, o Options) *guarded {
 	ifi := g.Ifi[0]
 	g.near = ifi.Index
 	g.iface = filter.Meta{Iface: ifi.Name, HasIfaceMAC: true, IfaceMAC: [6]byte(ifi.HardwareAddr)}
-	if err := g.engine.SetInterface(ifi.Index, ifi.Name, ifi.HardwareAddr); err != nil {
+	if err := g.engine.SetInterface(ifi.Index, ifi.Name, ifi.HardwareAddr, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Do(0, func() error {
@@ -192,7 +192,7 @@ func testEffects(t *testing.T, g *guarded) {
 	if sink, err = g.Sink(0, "sink"); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.engine.SetTarget("sink", sink.Index); err != nil {
+	if err := g.engine.SetTarget(g.fw.Policy(), "sink", sink.Index, 0); err != nil {
 		t.Fatal(err)
 	}
 	events, err := g.engine.Events()
@@ -247,8 +247,8 @@ func testEffects(t *testing.T, g *guarded) {
 			continue
 		}
 		name := ""
-		if ev.Rule != nil {
-			name = ev.Rule.Name
+		if n := ev.RuleIndex; n >= 0 {
+			name = g.fw.Policy().Rules[n].Name
 		}
 		comm, _ := os.ReadFile("/proc/thread-self/comm")
 		if name != c.event || ev.Reason != c.reason || ev.Audited != c.audited || ev.Len != 60 || !bytes.Equal(ev.Frame, c.frame) && !c.set && c.name != "nothing to write" ||
@@ -289,7 +289,7 @@ rules:
 	if d := g.decision(); d.rule != 2 {
 		t.Errorf("own frame: %v", d)
 	}
-	counters, err := g.engine.Counters()
+	counters, err := g.engine.Counters(g.fw.Policy())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,164 +2,346 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
 )
 
-// liveSet is the userspace side of a set: what its map's keys stand for. An
-// element is known by how it was written.
+// liveSet is a set in the kernel. Nothing of it is kept here: whoever opens the maps
+// sees the same. Two that change it at once must be kept apart by their callers.
 type liveSet struct {
-	layout   *setLayout
-	engine   *Engine
-	elements map[string]firewall.Element
-	keys     map[string]map[string]int64 // map key -> element -> deadline
-	masks    map[string]int              // mask -> its number
+	*setLayout
+	elements, ranges, masks, counts *ebpf.Map
 }
 
-// SetUpdate is called with a set to change.
+func (e *Engine) set(l *setLayout) *liveSet {
+	return &liveSet{l, e.maps[l.mapName()], e.maps[rangesMapName(l.index)], e.maps[mapMasks], e.maps[mapSets]}
+}
+
+// SetUpdate is a set to change.
 type SetUpdate struct{ s *liveSet }
 
 // UpdateSet calls fn with the named set. Each change is in force when its call
-// returns.
+// returns. The caller sees to it that no other process changes the set meanwhile.
 func (e *Engine) UpdateSet(name string, fn func(*SetUpdate) error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.sets[name]
-	if s == nil {
-		return fmt.Errorf("policy %q has no set %q", e.spec.Program.Policy.Name, name)
+	for _, slot := range e.layout.Sets {
+		if slot.Name == name {
+			return fn(&SetUpdate{e.set(layoutSet(slot.decl(), slot.Slot))})
+		}
 	}
-	return fn(&SetUpdate{s})
+	return fmt.Errorf("%w %q", ErrNoSet, name)
 }
+
+// SweepSet takes the elements of a set out whose deadline is before now.
+func (e *Engine) SweepSet(name string, now int64) error {
+	return e.UpdateSet(name, func(u *SetUpdate) error { _, err := u.s.sweep(now); return err })
+}
+
+// Decl is what elements of the set look like.
+func (u *SetUpdate) Decl() *firewall.SetDecl { return u.s.decl }
 
 // Add puts elements into the set, or gives those it has a new deadline.
-func (u *SetUpdate) Add(elements ...firewall.Element) error { return u.s.add(elements) }
-
-// Delete takes an element out and reports whether it was there.
-func (u *SetUpdate) Delete(e firewall.Element) (bool, error) { return u.s.delete(e) }
-
-// List is every element, those whose deadline has passed included.
-func (u *SetUpdate) List() (out []firewall.Element) {
-	for e := range maps.Values(u.s.elements) {
-		out = append(out, e)
-	}
-	return out
-}
-
-// id names an element by what it covers.
-func (s *setLayout) id(keys []masked) string {
-	var b []byte
-	for _, k := range keys {
-		b = append(append(b, k.mask...), k.val...)
-	}
-	return string(b)
-}
-
-// mask gives the number of a mask, which is in use from then on.
-func (s *liveSet) mask(mask []byte) (int, error) {
-	if n, ok := s.masks[string(mask)]; ok {
-		return n, nil
-	}
-	n := len(s.masks)
-	if n == maxMasks {
-		return 0, fmt.Errorf("set %q has elements of more than %d combinations of prefix lengths: %w", s.layout.decl.Name, maxMasks, ErrTooLarge)
-	}
-	m := s.engine.maps[mapMasks]
-	val := make([]byte, m.ValueSize())
-	copy(val, mask)
-	if err := m.Put(uint32(s.layout.index*maxMasks+n), val); err != nil {
-		return 0, fmt.Errorf("set %q: adding a mask: %w", s.layout.decl.Name, err)
-	}
-	if err := s.engine.maps[mapSets].Put(uint32(s.layout.index), uint32(n+1)); err != nil {
-		return 0, fmt.Errorf("set %q: counting masks: %w", s.layout.decl.Name, err)
-	}
-	s.masks[string(mask)] = n
-	return n, nil
-}
-
-// add writes new keys in one batch.
-func (s *liveSet) add(elements []firewall.Element) error {
-	if s.elements == nil {
-		s.elements, s.keys, s.masks = map[string]firewall.Element{}, map[string]map[string]int64{}, map[string]int{}
-	}
-	size := 8 + s.layout.size
-	var keys []byte
-	var vals []int64
+func (u *SetUpdate) Add(elements ...firewall.Element) error {
 	for _, e := range elements {
-		parts, err := s.layout.expand(e)
-		if err != nil {
+		if err := u.s.add(e, 0); err != nil {
 			return err
 		}
-		id := s.layout.id(parts)
-		s.elements[id] = e
-		for _, p := range parts {
-			n, err := s.mask(p.mask)
-			if err != nil {
-				return err
-			}
-			k := append(binary.NativeEndian.AppendUint64(make([]byte, 0, size), uint64(n)), p.val...)
-			if s.keys[string(k)] == nil {
-				s.keys[string(k)] = map[string]int64{}
-			}
-			s.keys[string(k)][id] = e.Deadline
-			keys, vals = append(keys, k...), append(vals, latest(s.keys[string(k)]))
-		}
-	}
-	return s.write(keys, vals, size)
-}
-
-func (s *liveSet) write(keys []byte, vals []int64, size int) error {
-	if len(vals) == 0 {
-		return nil
-	}
-	m := s.engine.maps[s.layout.mapName()]
-	var err error
-	if len(vals) == 1 {
-		err = m.Put(keys[:size], vals[0])
-	} else {
-		_, err = m.BatchUpdate(rows(keys, size), vals, nil)
-	}
-	if err != nil {
-		return fmt.Errorf("set %q, which has room for %d look-up keys: %w", s.layout.decl.Name, m.MaxEntries(), err)
 	}
 	return nil
 }
 
-func (s *liveSet) delete(e firewall.Element) (bool, error) {
-	parts, err := s.layout.expand(e)
+// Delete takes an element out and reports whether it was there.
+func (u *SetUpdate) Delete(e firewall.Element) (bool, error) { return u.s.remove(e) }
+
+// Member is an element of a set, and whether it stands in the policy file.
+type Member struct {
+	firewall.Element
+	Declared bool
+}
+
+// List is every element, those whose deadline has passed included, in no order.
+func (u *SetUpdate) List() ([]Member, error) { return u.s.list() }
+
+// key is the map's key of one masked value; ok is false if its mask is not in use and add is false.
+func (s *liveSet) key(m masked, add bool) (key []byte, ok bool, err error) {
+	state, err := s.state()
+	if err != nil {
+		return nil, false, err
+	}
+	n := int(state[0])
+	for i := range n {
+		have := make([]byte, s.masks.ValueSize())
+		if err := s.masks.Lookup(uint32(s.index*maxMasks+i), have); err != nil {
+			return nil, false, fmt.Errorf("set %q: reading a mask: %w", s.decl.Name, err)
+		}
+		if string(have[:s.size]) == string(m.mask) {
+			return mapKey(i, m.val), true, nil
+		}
+	}
+	if !add {
+		return nil, false, nil
+	}
+	if n == maxMasks {
+		return nil, false, fmt.Errorf("set %q has elements of more than %d combinations of prefix lengths: %w", s.decl.Name, maxMasks, ErrTooLarge)
+	}
+	row := make([]byte, s.masks.ValueSize())
+	copy(row, m.mask)
+	if err := s.masks.Put(uint32(s.index*maxMasks+n), row); err != nil {
+		return nil, false, fmt.Errorf("set %q: adding a mask: %w", s.decl.Name, err)
+	}
+	state[0]++
+	return mapKey(n, m.val), true, s.setState(state)
+}
+
+func mapKey(mask int, val []byte) []byte {
+	return append(binary.NativeEndian.AppendUint64(make([]byte, 0, 8+len(val)), uint64(mask)), val...)
+}
+
+// state is the number of masks, and set….
+func (s *liveSet) state() (state [2]uint32, err error) {
+	if err := s.counts.Lookup(uint32(s.index), &state); err != nil {
+		return state, fmt.Errorf("set %q: reading its state: %w", s.decl.Name, err)
+	}
+	return state, nil
+}
+
+func (s *liveSet) setState(state [2]uint32) error {
+	if err := s.counts.Put(uint32(s.index), state); err != nil {
+		return fmt.Errorf("set %q: writing its state: %w", s.decl.Name, err)
+	}
+	return nil
+}
+
+func (s *liveSet) changed() error {
+	state, err := s.state()
+	if err != nil || state[1]&setChanged != 0 {
+		return err
+	}
+	state[1] |= setChanged
+	return s.setState(state)
+}
+
+// get reads a key's value.
+func (s *liveSet) get(key []byte) (v value, ok bool, err error) {
+	b := make([]byte, valueBytes)
+	err = s.elements.Lookup(key, b)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return v, false, nil
+	}
+	if err != nil {
+		return v, false, fmt.Errorf("set %q: %w", s.decl.Name, err)
+	}
+	return toValue(b), true, nil
+}
+
+// add puts an element into the set.
+func (s *liveSet) add(e firewall.Element, flags uint32) error {
+	keys, err := s.expand(e)
+	if err != nil {
+		return err
+	}
+	if len(keys) > 1 {
+		return s.addRange(e, keys, flags)
+	}
+	key, _, err := s.key(keys[0], true)
+	if err != nil {
+		return err
+	}
+	old, there, err := s.get(key)
+	if err != nil {
+		return err
+	}
+	if old.flags&keyDeclared != 0 && flags&keyDeclared == 0 {
+		if err := s.changed(); err != nil {
+			return err
+		}
+	}
+	v := value{deadline: e.Deadline, own: e.Deadline, flags: keyOwn | flags}
+	if there && old.flags&keyCovered != 0 {
+		v.flags |= keyCovered
+		if v.deadline, err = s.latest(key, v); err != nil {
+			return err
+		}
+	}
+	return s.put(key, v)
+}
+
+// put writes a key. In a full map it makes room first of those whose time is over.
+func (s *liveSet) put(key []byte, v value) error {
+	err := s.elements.Put(key, v.bytes())
+	if errors.Is(err, unix.E2BIG) {
+		if n, e := s.sweep(bootTime()); e == nil && n > 0 {
+			err = s.elements.Put(key, v.bytes())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("set %q, which has room for %d look-up keys (its `size`): %w", s.decl.Name, s.elements.MaxEntries(), err)
+	}
+	return nil
+}
+
+// addRange puts an element of several keys into the set.
+func (s *liveSet) addRange(e firewall.Element, keys []masked, flags uint32) error {
+	id := rangeID(s.id(keys))
+	old := make([]byte, s.rangeBytes())
+	if err := s.ranges.Lookup(id, old); err == nil && toValue(old).flags&keyDeclared != 0 && flags&keyDeclared == 0 {
+		if err := s.changed(); err != nil {
+			return err
+		}
+	}
+	row := s.appendRange(value{own: e.Deadline, flags: flags}.bytes(), e)
+	if err := s.ranges.Put(id, row); err != nil {
+		return fmt.Errorf("set %q, which has room for %d ranges: %w", s.decl.Name, s.ranges.MaxEntries(), err)
+	}
+	return s.renew(keys, true)
+}
+
+// renew gives keys that a range covers, or did, what they should have now.
+func (s *liveSet) renew(keys []masked, covered bool) error {
+	for _, m := range keys {
+		key, ok, err := s.key(m, covered)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		v, _, err := s.get(key)
+		if err != nil {
+			return err
+		}
+		v.flags |= keyCovered
+		if v.deadline, err = s.latest(key, v); errors.Is(err, errUncovered) {
+			v.flags &^= keyCovered
+			v.deadline, err = v.own, nil
+		}
+		if err != nil {
+			return err
+		}
+		if v.flags == 0 {
+			err = s.elements.Delete(key)
+			if errors.Is(err, ebpf.ErrKeyNotExist) {
+				err = nil
+			}
+		} else {
+			err = s.put(key, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errUncovered = errors.New("no range covers the key")
+
+// latest is the deadline of a key by its own element and the ranges that cover it;
+// errUncovered if none does.
+func (s *liveSet) latest(key []byte, v value) (int64, error) {
+	deadline, covered := v.own, false
+	found := v.flags&keyOwn != 0
+	err := s.eachRange(func(_, row []byte) error {
+		e := s.rangeElement(row)
+		keys, err := s.expand(e)
+		if err != nil {
+			return err
+		}
+		for _, m := range keys {
+			k, ok, err := s.key(m, false)
+			if err != nil {
+				return err
+			}
+			if ok && string(k) == string(key) {
+				if covered = true; found {
+					deadline = later(deadline, e.Deadline)
+				} else {
+					deadline, found = e.Deadline, true
+				}
+			}
+		}
+		return nil
+	})
+	if err == nil && !covered {
+		err = errUncovered
+	}
+	return deadline, err
+}
+
+func (s *liveSet) eachRange(fn func(id, row []byte) error) error {
+	id, row := make([]byte, rangeIDBytes), make([]byte, s.rangeBytes())
+	it := s.ranges.Iterate()
+	for it.Next(&id, &row) {
+		if err := fn(slices.Clone(id), slices.Clone(row)); err != nil {
+			return err
+		}
+	}
+	return it.Err()
+}
+
+// remove takes an element out.
+func (s *liveSet) remove(e firewall.Element) (bool, error) {
+	keys, err := s.expand(e)
 	if err != nil {
 		return false, err
 	}
-	id := s.layout.id(parts)
-	if _, ok := s.elements[id]; !ok {
-		return false, nil
+	if len(keys) > 1 {
+		return s.removeRange(keys)
 	}
-	delete(s.elements, id)
-	m := s.engine.maps[s.layout.mapName()]
-	for _, p := range parts {
-		k := append(binary.NativeEndian.AppendUint64(nil, uint64(s.masks[string(p.mask)])), p.val...)
-		users := s.keys[string(k)]
-		if delete(users, id); len(users) > 0 {
-			err = m.Put(k, latest(users))
-		} else {
-			delete(s.keys, string(k))
-			err = m.Delete(k)
-		}
-		if err != nil {
-			return true, fmt.Errorf("set %q: taking out %s: %w", s.layout.decl.Name, e.Text, err)
+	key, ok, err := s.key(keys[0], false)
+	if err != nil || !ok {
+		return false, err
+	}
+	v, ok, err := s.get(key)
+	if err != nil || !ok || v.flags&keyOwn == 0 {
+		return false, err
+	}
+	if v.flags&keyDeclared != 0 {
+		if err := s.changed(); err != nil {
+			return false, err
 		}
 	}
-	return true, nil
+	if v.flags&keyCovered == 0 {
+		if err := s.elements.Delete(key); err != nil {
+			return false, fmt.Errorf("set %q: taking out %s: %w", s.decl.Name, e.Text, err)
+		}
+		return true, nil
+	}
+	v.own, v.flags = 0, keyCovered
+	if v.deadline, err = s.latest(key, v); err != nil {
+		return false, err
+	}
+	return true, s.put(key, v)
 }
 
-// latest is the deadline of a key that several elements cover; 0 is never.
-func latest(users map[string]int64) (d int64) {
-	for _, u := range users {
-		if u == 0 {
-			return 0
-		}
-		d = max(d, u)
+func (s *liveSet) removeRange(keys []masked) (bool, error) {
+	id, row := rangeID(s.id(keys)), make([]byte, s.rangeBytes())
+	err := s.ranges.Lookup(id, row)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
 	}
-	return d
+	if err == nil && toValue(row).flags&keyDeclared != 0 {
+		err = s.changed()
+	}
+	if err == nil {
+		err = s.ranges.Delete(id)
+	}
+	if err != nil {
+		return false, fmt.Errorf("set %q: %w", s.decl.Name, err)
+	}
+	return true, s.renew(keys, false)
+}
+
+func bootTime() int64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return ts.Nano()
 }

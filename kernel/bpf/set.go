@@ -32,8 +32,8 @@ func partBytes(t filter.Type) int {
 	return textPart
 }
 
-// setLayout is how a set is laid out: a hash map from a key to a deadline, in
-// CLOCK_BOOTTIME nanoseconds or 0. The key is the number of a mask, 8 bytes, and the
+// setLayout is how a set is laid out: a hash map from a key to value…, the first of
+// which is a deadline, in CLOCK_BOOTTIME nanoseconds or 0. The key is the number of a mask, 8 bytes, and the
 // values, of which the mask says which bits count. The masks in use stand in an
 // array that all sets share, maxMasks for each.
 type setLayout struct {
@@ -52,12 +52,13 @@ func layoutSet(d *firewall.SetDecl, index int) *setLayout {
 	return l
 }
 
-func (s *setLayout) mapName() string  { return fmt.Sprintf("set_%d", s.index) }
+func setMapName(slot int) string      { return fmt.Sprintf("set_%d", slot) }
+func (s *setLayout) mapName() string  { return setMapName(s.index) }
 func (s *setLayout) funcName() string { return fmt.Sprintf("set_mask_%d", s.index) }
 
 const (
 	mapMasks = "set_masks" // masks, maxMasks for each set
-	mapSets  = "set_count" // uint32: how many of them are in use
+	mapSets  = "set_count" // uint32 each: how many of them are in use, and set…
 )
 
 // inSet is `(f, g) in @set`.
@@ -193,17 +194,16 @@ func (s *setLayout) lookup() *code {
 	return c
 }
 
-// maps are the maps that sets need.
-func setMaps(sets []*setLayout, entries func(*firewall.SetDecl) uint32) map[string]*ebpf.MapSpec {
-	out, most := map[string]*ebpf.MapSpec{}, 8
-	for _, s := range sets {
-		out[s.mapName()] = &ebpf.MapSpec{Name: s.mapName(), Type: ebpf.Hash, KeySize: uint32(8 + s.size), ValueSize: 8,
-			MaxEntries: entries(s.decl), Flags: noPrealloc}
-		most = max(most, s.size)
+// setMaps are the maps that sets need.
+func setMaps(sets []*setLayout, l *Layout) map[string]*ebpf.MapSpec {
+	out := map[string]*ebpf.MapSpec{}
+	for i, s := range sets {
+		out[s.mapName()] = &ebpf.MapSpec{Name: s.mapName(), Type: ebpf.Hash, KeySize: uint32(8 + s.size), ValueSize: valueBytes,
+			MaxEntries: l.Sets[i].Size, Flags: noPrealloc}
 	}
 	if len(sets) > 0 {
-		out[mapMasks] = &ebpf.MapSpec{Name: mapMasks, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(most), MaxEntries: uint32(len(sets) * maxMasks)}
-		out[mapSets] = &ebpf.MapSpec{Name: mapSets, Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: uint32(len(sets))}
+		out[mapMasks] = &ebpf.MapSpec{Name: mapMasks, Type: ebpf.Array, KeySize: 4, ValueSize: l.MaskSize, MaxEntries: l.SetSlots * maxMasks}
+		out[mapSets] = &ebpf.MapSpec{Name: mapSets, Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: l.SetSlots}
 	}
 	return out
 }

@@ -3,6 +3,8 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -307,7 +309,8 @@ func (g *gen) shapeContents() {
 		}
 		t := contents{keySize: s.size, valSize: entryBytes}
 		s.findSameRest()
-		for key, cs := range s.Entries {
+		for _, key := range slices.Sorted(maps.Keys(s.Entries)) {
+			cs := s.Entries[key]
 			t.keys = append(t.keys, s.mapKey(key)...)
 			first := len(cands.keys) / 4
 			rest := 0

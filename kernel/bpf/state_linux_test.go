@@ -129,7 +129,7 @@ rules:
 				t.FailNow()
 			}
 		}
-		counters, err := p.engine.Counters()
+		counters, err := p.engine.Counters(p.fw.Policy())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,24 +19,20 @@ const (
 
 const afPacket = 17
 
-// mapCounters has two uint64 for each rule, then for the default and for malformed
-// frames and for events that found no room: frames and bytes.
+// mapCounters has two uint64 in each slot, frames and bytes: for the default, malformed
+// frames, events that found no room, and the rules.
 const mapCounters = "counters"
-
-// What follows the rules in mapCounters.
-const (
-	countDefault = iota
-	countMalformed
-	countLost
-	countOthers
-)
 
 // main is the program's entry.
 func (g *gen) main() *code {
 	c := newCode(fnMain)
 	net, parsed, judge, finish, ready := c.label(), c.label(), c.label(), c.label(), c.label()
 	c.mov(regSKB, asm.R1)
-	if !g.opt.AllSenders {
+	g.device(c)
+	switch {
+	case g.opt.PerInterface:
+		g.perInterface(c)
+	case !g.opt.AllSenders:
 		g.packetSockets(c)
 	}
 	c.emit(asm.StoreImm(asm.RFP, -4, 0, asm.Word))
@@ -49,7 +45,10 @@ func (g *gen) main() *code {
 	c.mark(ready)
 	c.mov(regScratch, asm.R0)
 	c.head()
-	g.beside(c)
+	c.stack(asm.R0, kCur)
+	c.st(sCur, asm.R0, asm.Word)
+	g.tooFar(c, finish)
+	g.beside(c, finish)
 	c.link8023(net, parsed)
 	c.mark(net)
 	c.network(parsed)
@@ -61,6 +60,7 @@ func (g *gen) main() *code {
 		c.jif(asm.JEq, asm.R1, 0, judge)
 		c.st(sReason, asm.R1, asm.Word)
 		c.sti(sRule, int64(len(p.Rules)+1), asm.Word)
+		c.sti(sSlot, countMalformed, asm.Word)
 		c.verdict(firewall.Drop, p.Audit)
 		c.ja(finish)
 	}
@@ -71,12 +71,18 @@ func (g *gen) main() *code {
 	} else {
 		g.index(c, finish)
 	}
-	c.sti(sReason, int64(firewall.ReasonDefault), asm.Word)
-	c.sti(sRule, int64(len(p.Rules)), asm.Word)
-	c.verdict(p.Default, p.Audit)
+	g.byDefault(c, firewall.ReasonDefault, p.Default)
 	c.mark(finish)
 	g.finish(c)
 	return c
+}
+
+// byDefault is a verdict of no rule.
+func (g *gen) byDefault(c *code, reason firewall.Reason, v firewall.Verdict) {
+	c.sti(sReason, int64(reason), asm.Word)
+	c.sti(sRule, int64(len(g.prog.Policy.Rules)), asm.Word)
+	c.sti(sSlot, countDefault, asm.Word)
+	c.verdict(v, g.prog.Policy.Audit)
 }
 
 // packetSockets lets go what no packet socket sent: the IP stack's frames, the
@@ -95,8 +101,45 @@ func (g *gen) packetSockets(c *code) {
 	c.mark(judge)
 }
 
-// beside asks the kernel for what is known beside the frame's bytes.
-func (g *gen) beside(c *code) {
+// perInterface asks mapIfaces whose frames are judged on the device.
+func (g *gen) perInterface(c *code) {
+	unknown, judge, sockets, free := c.label(), c.label(), c.label(), c.label()
+	c.mapPtr(asm.R1, mapIfaces)
+	c.mov(asm.R2, asm.RFP)
+	c.emit(asm.Add.Imm(asm.R2, kCur))
+	c.helper(asm.FnMapLookupElem)
+	c.jif(asm.JEq, asm.R0, 0, unknown)
+	c.emit(asm.LoadMem(asm.R0, asm.R0, ifaceSenders, asm.Byte))
+	c.jif(asm.JEq, asm.R0, uint64(SendersAll), judge)
+	c.jif(asm.JEq, asm.R0, uint64(SendersNone), free)
+	c.ja(sockets)
+	c.mark(unknown)
+	if g.opt.AllSenders {
+		c.ja(judge)
+	}
+	c.mark(sockets)
+	g.packetSockets(c)
+	c.ja(judge)
+	c.mark(free)
+	g.letGo(c)
+	c.mark(judge)
+}
+
+// Senders says whose frames are judged on an interface.
+type Senders uint8
+
+// The senders. The zero value is the program's own.
+const (
+	SendersDefault Senders = iota
+	SendersNone
+	SendersPacketSockets
+	SendersAll
+)
+
+// beside asks the kernel for what is known beside the frame's bytes. An interface of
+// which nobody has told name and address yet is closed: fields that are absent could
+// make a rule that refuses miss.
+func (g *gen) beside(c *code, finish label) {
 	if g.uses("sender.") {
 		none := c.label()
 		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
@@ -110,27 +153,30 @@ func (g *gen) beside(c *code) {
 		c.mark(none)
 	}
 	if g.uses("iface.") {
-		none := c.label()
-		c.ctx(asm.R0, g.opt.ifindexOffset())
-		c.st(sIndex, asm.R0, asm.Word)
+		known := c.label()
 		c.mapPtr(asm.R1, mapIfaces)
-		c.ptr(asm.R2, sIndex)
+		c.ptr(asm.R2, sCur)
 		c.helper(asm.FnMapLookupElem)
-		c.jif(asm.JEq, asm.R0, 0, none)
-		for i := 0; i < ifaceBytes; i += 8 {
+		c.jif(asm.JNE, asm.R0, 0, known)
+		g.byDefault(c, firewall.ReasonUnknownInterface, firewall.Drop)
+		c.ja(finish)
+		c.mark(known)
+		for i := 0; i < ifaceSenders; i += 8 {
 			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
 			c.st(sIface+i, asm.R1, asm.DWord)
 		}
 		c.or(sFlags, flagIface)
-		c.mark(none)
 	}
 }
 
 // mapIfaces tells of a guarded device by its index: name, 16 bytes, then its
-// address as a number of 8 bytes in network order, the first bit set if it has none.
+// address as a number of 8 bytes in network order, the first bit set if it has none; then
+// Senders, a byte.
 const (
-	mapIfaces  = "ifaces"
-	ifaceBytes = 24
+	mapIfaces    = "ifaces"
+	ifaceBytes   = 32
+	ifaceNoMAC   = 16
+	ifaceSenders = 24
 )
 
 // verdict stores a verdict, in audit mode an acceptance in place of a drop.
@@ -181,7 +227,7 @@ func (g *gen) apply(c *code, i int, next label) {
 	}
 	terminal := r.Action.Terminal()
 	if !terminal {
-		g.count(c, func(dst asm.Register) { c.imm(dst, uint64(i)) })
+		g.count(c, func(dst asm.Register) { c.imm(dst, uint64(g.plan.counters[i])) })
 	}
 	switch {
 	case r.Action == firewall.ActionMark:
@@ -191,6 +237,7 @@ func (g *gen) apply(c *code, i int, next label) {
 		return
 	case terminal:
 		c.sti(sRule, int64(i), asm.Word)
+		c.sti(sSlot, int64(g.plan.counters[i]), asm.Word)
 		c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
 		c.verdict(firewall.Verdict(r.Action), r.Audit)
 		c.retImm(1)
@@ -212,10 +259,14 @@ func (g *gen) apply(c *code, i int, next label) {
 }
 
 // mapRules says what each rule does: uint32 each of its firewall.Action, rule…, mark,
-// and the index of the interface it sends to, or of its entry in mapRewrites.
+// the index of the interface it sends to, or of its entry in mapRewrites, its slot in
+// mapCounters, and the index of the inspection device by which that interface is guarded.
 const (
 	mapRules  = "rules"
-	ruleBytes = 16
+	ruleBytes = 24
+	ruleWhere = 12
+	ruleSlot  = 16
+	ruleVia   = 20
 
 	ruleAudit   = 1
 	ruleLog     = 2
@@ -240,7 +291,7 @@ func (g *gen) ruleContents() contents {
 		}
 		flags |= uint32(g.limitOf[i]) << ruleLimitShift
 		t.keys = binary.NativeEndian.AppendUint32(t.keys, uint32(i))
-		for _, v := range []uint32{uint32(r.Action), flags, r.Mark, where} {
+		for _, v := range []uint32{uint32(r.Action), flags, r.Mark, where, g.plan.counters[i], 0} {
 			t.vals = binary.NativeEndian.AppendUint32(t.vals, v)
 		}
 	}
@@ -272,6 +323,8 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
 	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
 	c.st(sRule, asm.R7, asm.Word)
+	c.emit(asm.LoadMem(asm.R2, asm.R8, ruleSlot, asm.Word))
+	c.st(sSlot, asm.R2, asm.Word)
 	c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
 	c.jif(asm.JNE, asm.R1, uint64(firewall.ActionDrop), store)
 	c.emit(asm.LoadMem(asm.R2, asm.R8, 4, asm.Word), asm.And.Imm(asm.R2, ruleAudit))
@@ -283,7 +336,7 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.ja(decided)
 
 	c.mark(other)
-	g.count(c, func(dst asm.Register) { c.mov(dst, asm.R7) })
+	g.count(c, func(dst asm.Register) { c.emit(asm.LoadMem(dst, asm.R8, ruleSlot, asm.Word)) })
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
 	c.jif(asm.JNE, asm.R1, uint64(firewall.ActionMark), effect)
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 8, asm.Word))
@@ -307,10 +360,10 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.ja(next)
 }
 
-// count counts the frame for a rule; it clobbers R0 to R5.
-func (g *gen) count(c *code, rule func(dst asm.Register)) {
+// count counts the frame in a slot; it clobbers R0 to R5.
+func (g *gen) count(c *code, slot func(dst asm.Register)) {
 	none := c.label()
-	rule(asm.R1)
+	slot(asm.R1)
 	c.st(sIndex, asm.R1, asm.Word)
 	c.mapPtr(asm.R1, mapCounters)
 	c.ptr(asm.R2, sIndex)
@@ -324,14 +377,15 @@ func (g *gen) count(c *code, rule func(dst asm.Register)) {
 
 func (g *gen) mapSpecs() map[string]*ebpf.MapSpec {
 	g.rewrites()
-	out := setMaps(g.order, g.opt.setEntries)
+	out := setMaps(g.order, &g.plan.layout)
 	maps.Copy(out, g.maps)
 	out[mapRules] = &ebpf.MapSpec{Name: mapRules, Type: ebpf.Array, KeySize: 4, ValueSize: ruleBytes, MaxEntries: uint32(max(1, len(g.prog.Policy.Rules)))}
 	g.contents[mapRules] = g.ruleContents()
 	out[mapScratch] = &ebpf.MapSpec{Name: mapScratch, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: scratchSize, MaxEntries: 1}
-	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(len(g.prog.Policy.Rules) + countOthers)}
+	out[mapCounters] = &ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: g.plan.layout.Counters}
+	out[mapAgain] = &ebpf.MapSpec{Name: mapAgain, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: againBytes, MaxEntries: 1}
 	out[mapEvents] = &ebpf.MapSpec{Name: mapEvents, Type: ebpf.RingBuf, MaxEntries: g.opt.EventBytes}
-	if g.uses("iface.") {
+	if g.opt.eachInterface() || g.uses("iface.") {
 		out[mapIfaces] = &ebpf.MapSpec{Name: mapIfaces, Type: ebpf.Hash, KeySize: 4, ValueSize: ifaceBytes, MaxEntries: g.opt.Interfaces}
 	}
 	return out

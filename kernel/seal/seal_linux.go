@@ -230,3 +230,30 @@ func alive(cgroup *os.File, id uint64) bool {
 	}
 	return !errors.Is(err, unix.ESTALE)
 }
+
+// Release takes away the seal at a pin, of whatever cgroup. That there is none is no error. It fails with
+// ErrForeign where the pin is no seal.
+func Release(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("seal at %s: %w", pin, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return fmt.Errorf("seal at %s: %w", pin, err)
+	}
+	if c := info.Cgroup(); c == nil || ebpf.AttachType(c.AttachType) != ebpf.AttachCGroupSetsockopt {
+		return fmt.Errorf("%s %w: it is a link of type %v", pin, ErrForeign, info.Type)
+	}
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
+		return fmt.Errorf("detach %s: %w", pin, err)
+	}
+	if err := l.Unpin(); err != nil {
+		return fmt.Errorf("remove %s: %w", pin, err)
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroups remembers the paths of cgroups by their numbers.
+var cgroups sync.Map
+
+// cgroupPath is the path of a cgroup below the cgroup2 mount; "" for one that cannot be found.
+func cgroupPath(id uint64) string {
+	if path, ok := cgroups.Load(id); ok {
+		return path.(string)
+	}
+	path, err := findCgroup(id)
+	if err != nil {
+		return ""
+	}
+	cgroups.Store(id, path)
+	return path
+}
+
+// findCgroup opens the directory by its handle, which the number is.
+func findCgroup(id uint64) (string, error) {
+	mount, err := cgroup2Mount()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.Open(mount)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	const fileIDKernfs = 0xfe // FILEID_KERNFS
+	fd, err := unix.OpenByHandleAt(int(dir.Fd()), unix.NewFileHandle(fileIDKernfs, binary.NativeEndian.AppendUint64(nil, id)), unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return "", err
+	}
+	if path = strings.TrimPrefix(path, mount); path == "" {
+		path = "/"
+	}
+	return path, nil
+}
