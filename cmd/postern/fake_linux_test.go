@@ -56,6 +56,10 @@ func (f *fake) around(sockets string) func(*term) {
 	}
 }
 
+const fakeCookie = 4711
+
+func (f *fake) Cookie() (uint64, error) { return fakeCookie, nil }
+
 func (f *fake) Apply(src kernel.Source, o kernel.ApplyOptions) (*kernel.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,12 +150,12 @@ func (f *fake) Rules() (rules []kernel.Rule, err error) {
 		return nil, err
 	}
 	for i, r := range f.policy.Rules {
-		rule := kernel.Rule{Name: r.Name, Line: r.Line, Verdict: does(r), Log: r.Log, Audit: r.Audit, Frames: uint64(i + 1), Bytes: uint64(42 * (i + 1))}
+		rule := kernel.Rule{Name: r.Name, Line: r.Line, Verdict: r.Does(), Log: r.Log, Audit: r.Audit, Frames: uint64(i + 1), Bytes: uint64(42 * (i + 1))}
 		if r.Match != nil {
 			rule.Match = r.Match.String()
 		}
 		if r.Limit != nil {
-			rule.Limit = "1/s, burst 2"
+			rule.Limit = r.Limit.String()
 		}
 		rules = append(rules, rule)
 	}

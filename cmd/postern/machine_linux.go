@@ -24,6 +24,7 @@ type machine struct {
 
 // enforcer is what the commands use of kernel.Host.
 type enforcer interface {
+	Cookie() (uint64, error)
 	Apply(kernel.Source, kernel.ApplyOptions) (*kernel.Status, error)
 	Confirm() error
 	Rollback() error
@@ -61,9 +62,18 @@ func bootTime() int64 {
 
 // client finds the `postern run` of this network namespace.
 func (m *machine) client() (*control.Client, error) {
-	path, err := control.Path(m.sockets)
+	path, err := m.socket()
 	if err != nil {
 		return nil, err
 	}
 	return control.Dial(path)
+}
+
+// socket is the control socket of this network namespace.
+func (m *machine) socket() (string, error) {
+	cookie, err := m.host.Cookie()
+	if err != nil {
+		return "", err
+	}
+	return control.Path(m.sockets, cookie), nil
 }

@@ -34,7 +34,7 @@ func (t *term) refused(err error) error {
 	if errors.As(err, &element) {
 		code = exitUsage
 	}
-	for _, no := range []error{kernel.ErrNothing, kernel.ErrNotPending, kernel.ErrNoSet, bpf.ErrTooLarge} {
+	for _, no := range []error{kernel.ErrNothing, kernel.ErrNoGuard, kernel.ErrNotPending, kernel.ErrNoSet, bpf.ErrTooLarge} {
 		if errors.Is(err, no) {
 			code = exitNo
 		}

@@ -115,7 +115,7 @@ func unlessDone(ctx context.Context, err error) error {
 
 // listen takes the control socket, which makes this the namespace's only one.
 func (r *runner) listen() (*control.Server, error) {
-	path, err := control.Path(r.t.machine.sockets)
+	path, err := r.t.machine.socket()
 	if err != nil {
 		return nil, r.t.refused(err)
 	}

@@ -145,11 +145,7 @@ func (r *running) must(policy string) {
 
 func (r *running) client() *control.Client {
 	r.t.Helper()
-	path, err := control.Path(r.sockets)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	c, err := control.Dial(path)
+	c, err := control.Dial(control.Path(r.sockets, fakeCookie))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -414,7 +410,7 @@ func TestRunEnds(t *testing.T) {
 			args = append(args, "--flush-on-exit")
 		}
 		r := startRun(t, onePolicy, args...)
-		path, _ := control.Path(r.sockets)
+		path := control.Path(r.sockets, fakeCookie)
 		r.end()
 		r.told("STOPPING=1")
 		code := <-r.code

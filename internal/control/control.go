@@ -15,11 +15,8 @@ package control
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strconv"
-
-	"golang.org/x/sys/unix"
 )
 
 // Dir is where the sockets are.
@@ -41,17 +38,8 @@ func (e *RunningError) Error() string {
 	return who + " is the postern run of this network namespace"
 }
 
-// Path is the socket's, in dir, for the calling thread's network namespace. It goes by
-// the namespace's cookie, which no other has until the machine starts anew.
-func Path(dir string) (string, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", fmt.Errorf("asking for the network namespace's cookie: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return "", fmt.Errorf("asking for the network namespace's cookie (SO_NETNS_COOKIE, Linux 5.14): %w", err)
-	}
-	return filepath.Join(dir, strconv.FormatUint(cookie, 10)+".sock"), nil
+// Path is the socket's, in dir, for the network namespace with this cookie, which no other
+// gets until the machine starts anew.
+func Path(dir string, cookie uint64) string {
+	return filepath.Join(dir, strconv.FormatUint(cookie, 10)+".sock")
 }

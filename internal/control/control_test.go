@@ -283,16 +283,6 @@ func asNobody(path string) (answer string, err error) {
 	return answer, err
 }
 
-func TestPath(t *testing.T) {
-	path, err := Path("/run/postern")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, _ := Path("/run/postern"); path != again || filepath.Dir(path) != "/run/postern" || path == "/run/postern/0.sock" {
-		t.Errorf("%s, then %s", path, again)
-	}
-}
-
 // The lines of /events are what `postern monitor --json` prints.
 func TestLine(t *testing.T) {
 	b, err := json.Marshal(line{Event: &Event{Rule: "r"}, Lost: 3})
