@@ -131,7 +131,7 @@ func (i *Interface) gateFault(d door, err error, guarded map[int]gate.Senders) {
 
 func (s *session) tcFault(st state, d door, i *Interface) {
 	a, err := s.attachment(d.index, d.direction).Status()
-	i.Hook = "tcx"
+	i.Hook = a.Kind.String()
 	switch {
 	case err != nil:
 		i.Fault = err.Error()

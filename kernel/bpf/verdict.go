@@ -90,6 +90,11 @@ func (g *gen) byDefault(c *code, reason firewall.Reason, v firewall.Verdict) {
 // keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it).
 func (g *gen) packetSockets(c *code) {
 	other, judge := c.label(), c.label()
+	if g.sendsOn() {
+		// What a rule sent here is judged in any case: a copy has no socket (skb_clone).
+		c.stack(asm.R0, kHops)
+		c.jif(asm.JNE, asm.R0, 0, judge)
+	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 	c.jif(asm.JEq, asm.R1, 0, other)
 	c.helper(asm.FnSkFullsock)

@@ -43,8 +43,10 @@ func inRoom(t *testing.T, fn func(t *testing.T, r room)) {
 	if os.Geteuid() != 0 {
 		cannot(t, "needs root for namespaces, to mount a bpffs, and to load programs")
 	}
-	if err := Probe(); err != nil {
-		cannot(t, "needs a kernel with tcx: "+err.Error())
+	for _, k := range []Kind{TCX, Clsact} {
+		if err := k.Probe(); err != nil {
+			cannot(t, "needs a kernel with tcx and clsact: "+err.Error())
+		}
 	}
 	p, err := lab.New()
 	must(t, err)
@@ -65,8 +67,8 @@ func inRoom(t *testing.T, fn func(t *testing.T, r room)) {
 }
 
 // way is the attachment at the near device's egress, or the far device's ingress.
-func (r room) way(d Direction) Attachment {
-	a := Attachment{Direction: d, Dir: filepath.Join(r.bpffs, "postern", d.String())}
+func (r room) way(k Kind, d Direction) Attachment {
+	a := Attachment{Direction: d, Kind: k, Dir: filepath.Join(r.bpffs, "postern")}
 	i := int(d)
 	a.Interface, a.NetNS = r.Ifi[i].Index, int(r.NS[i])
 	return a

@@ -24,3 +24,6 @@ func List(string, int) ([]Attachment, error) { return nil, errLinux }
 
 // Probe is not supported here.
 func Probe() error { return errLinux }
+
+// Probe is not supported here.
+func (k Kind) Probe() error { return errLinux }

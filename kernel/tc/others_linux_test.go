@@ -16,34 +16,81 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreign attaches a program that refuses nothing and stamps with 3, as others do.
-func foreign(t testing.TB, a Attachment, anchor link.Anchor) (judge, link.Link) {
+// foreign attaches a program that refuses nothing and stamps with 3, as others do: before
+// all that is there, or behind.
+func foreign(t testing.TB, a Attachment, first bool) judge {
 	t.Helper()
 	j := newJudge(t, 0, 3)
-	var l link.Link
-	must(t, a.inNetNS(func() (err error) {
+	if a.Kind == Clsact {
+		f := a.filterOf(j, 5, 0)
+		if first {
+			f = a.filterOf(j, priority, 1)
+		}
+		must(t, a.rtnl(func(h *netlink.Handle) error {
+			c := clsact{a: a, h: h}
+			if err := h.QdiscAdd(c.qdisc()); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+			return h.FilterAdd(f)
+		}))
+		return j
+	}
+	anchor := link.Anchor(nil)
+	if first {
+		anchor = link.Head()
+	}
+	foreignLink(t, a, j, anchor)
+	return j
+}
+
+func foreignLink(t testing.TB, a Attachment, j judge, anchor link.Anchor) (l link.Link) {
+	t.Helper()
+	must(t, inNetNS(a.NetNS, func() (err error) {
 		l, err = link.AttachTCX(link.TCXOptions{Interface: a.Interface, Program: j.Program, Attach: a.Direction.attachType(), Anchor: anchor})
 		return err
 	}))
 	t.Cleanup(func() { l.Close() })
-	return j, l
+	return l
 }
 
-// order is the programs of the hook, first to last.
+// filterOf is a direct-action filter at the hook; handle 0 leaves the choice to the kernel.
+func (a Attachment) filterOf(j judge, priority uint16, handle uint32) *netlink.BpfFilter {
+	return &netlink.BpfFilter{Fd: j.FD(), Name: "foreign", DirectAction: true, FilterAttrs: netlink.FilterAttrs{LinkIndex: a.Interface,
+		Parent: a.Direction.parent(), Priority: priority, Handle: handle, Protocol: unix.ETH_P_ALL}}
+}
+
+// rtnl runs fn with rtnetlink in the namespace of the attachment.
+func (a Attachment) rtnl(fn func(h *netlink.Handle) error) error {
+	h, err := rtnetlink(a.NetNS)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return fn(h)
+}
+
+// order is the programs of the hook, first to last: tcx, then clsact.
 func order(t testing.TB, a Attachment) (ids []ebpf.ProgramID) {
 	t.Helper()
-	_, attached, err := a.device()
+	attached, err := a.programs()
 	must(t, err)
 	for _, p := range attached {
 		ids = append(ids, p.ID)
 	}
+	must(t, a.rtnl(func(h *netlink.Handle) error {
+		filters, err := h.FilterList(device(a.Interface), a.Direction.parent())
+		for _, f := range filters {
+			ids = append(ids, ebpf.ProgramID(f.(*netlink.BpfFilter).Id))
+		}
+		return err
+	}))
 	return ids
 }
 
 func TestForeignProgramsStay(t *testing.T) {
 	each(t, func(t *testing.T, r room, a Attachment) {
 		one, two := newJudge(t, 1, 1), newJudge(t, 2, 2)
-		behind, _ := foreign(t, a, nil)
+		behind := foreign(t, a, false)
 		must(t, a.Install(one.Program))
 		same(t, "order", order(t, a), []ebpf.ProgramID{id(t, one.Program), id(t, behind.Program)})
 		same(t, "kind 1 refused, the rest stamped behind", r.passed(t, 10), arrived{2: {3: 10}})
@@ -53,11 +100,13 @@ func TestForeignProgramsStay(t *testing.T) {
 		if s := status(t, a); s.Before != nil {
 			t.Errorf("status: %+v", s)
 		}
-		before, _ := foreign(t, a, link.Head())
+		before := foreign(t, a, true)
 		must(t, a.Install(two.Program))
 		ids := []ebpf.ProgramID{id(t, before.Program), id(t, two.Program), id(t, behind.Program)}
 		same(t, "order", order(t, a), ids)
-		same(t, "status", status(t, a), State{Name: r.Ifi[a.Direction].Name, Pinned: true, Attached: true, Program: ids[1], Before: ids[:1]})
+		want := a.inForce(r.Ifi[a.Direction].Name, ids[1])
+		want.Before = ids[:1]
+		same(t, "status", status(t, a), want)
 		same(t, "kind 2 refused", r.passed(t, 10), arrived{1: {3: 10}})
 		if before.judged(t) != 20 || behind.judged(t) != 20 {
 			t.Errorf("the one before saw %d frames of 20, the one behind %d of 20", before.judged(t), behind.judged(t))
@@ -70,8 +119,8 @@ func TestForeignProgramsStay(t *testing.T) {
 
 func TestForeignPins(t *testing.T) {
 	inRoom(t, func(t *testing.T, r room) {
-		a := r.way(Egress)
-		one := newJudge(t, 1, 1)
+		a := r.way(TCX, Egress)
+		one, other := newJudge(t, 1, 1), newJudge(t, 0, 3)
 		must(t, os.MkdirAll(a.Dir, 0o700))
 		refused := func(what, want string) {
 			t.Helper()
@@ -95,7 +144,7 @@ func TestForeignPins(t *testing.T) {
 
 		inward := a
 		inward.Direction = Ingress
-		_, l := foreign(t, inward, nil)
+		l := foreignLink(t, inward, other, nil)
 		must(t, l.Pin(a.Pin()))
 		refused("the other direction's link", ebpf.AttachTCXIngress.String())
 
@@ -103,7 +152,7 @@ func TestForeignPins(t *testing.T) {
 		must(t, err)
 		beside := a
 		beside.Interface = sink.Index
-		_, l = foreign(t, beside, nil)
+		l = foreignLink(t, beside, other, nil)
 		must(t, l.Pin(a.Pin()))
 		refused("another interface's link", fmt.Sprintf("index %d", sink.Index))
 
@@ -112,7 +161,7 @@ func TestForeignPins(t *testing.T) {
 		a.Interface += 100
 		elsewhere := a
 		elsewhere.NetNS = int(r.NS[1])
-		_, l = foreign(t, elsewhere, nil)
+		l = foreignLink(t, elsewhere, other, nil)
 		must(t, l.Pin(a.Pin()))
 		refused("the link of another namespace's interface of that index", "another network namespace")
 	})
@@ -146,24 +195,24 @@ func TestInterfaceMadeAnew(t *testing.T) {
 			}
 			return netlink.LinkSetName(l, "renamed")
 		}))
-		in := State{Name: "renamed", Pinned: true, Attached: true, Program: id(t, one.Program)}
+		in, gone := a.inForce("renamed", id(t, one.Program)), State{Pinned: a.Kind == TCX}
 		same(t, "renamed", status(t, a), in)
 
 		must(t, r.Do(0, func() error { return remove("renamed") }))
-		same(t, "deleted", status(t, a), State{Pinned: true})
+		same(t, "deleted", status(t, a), gone)
 		if err := a.Install(one.Program); !errors.Is(err, ErrNoInterface) || !strings.Contains(err.Error(), "77") {
 			t.Errorf("Install where the interface is gone: %v", err)
 		}
-		same(t, "still deleted", status(t, a), State{Pinned: true})
+		same(t, "still deleted", status(t, a), gone)
 
 		must(t, r.Do(0, func() error { return add("dev", 78) }))
-		same(t, "made anew", status(t, a), State{Pinned: true})
+		same(t, "made anew", status(t, a), gone)
 		anew := a
 		anew.Interface = 78
 		same(t, "the new one", status(t, anew), State{Name: "dev"})
 
 		must(t, r.Do(0, func() error { return add("same", 77) }))
-		same(t, "made anew with its index", status(t, a), State{Name: "same", Pinned: true})
+		same(t, "made anew with its index", status(t, a), State{Name: "same", Pinned: gone.Pinned})
 		must(t, a.Install(one.Program))
 		in.Name = "same"
 		same(t, "installed anew", status(t, a), in)
@@ -178,7 +227,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 
 func TestInterfaceMovedAway(t *testing.T) {
 	inRoom(t, func(t *testing.T, r room) {
-		a := r.way(Egress)
+		a := r.way(TCX, Egress)
 		one := newJudge(t, 1, 1)
 		must(t, r.Do(0, func() error {
 			attrs := netlink.NewLinkAttrs()
@@ -198,7 +247,7 @@ func TestInterfaceMovedAway(t *testing.T) {
 			t.Errorf("status: %+v, %v", s, err)
 		}
 		a.NetNS = int(r.NS[1])
-		same(t, "there", status(t, a), State{Name: "goes", Pinned: true, Attached: true, Program: id(t, one.Program)})
+		same(t, "there", status(t, a), a.inForce("goes", id(t, one.Program)))
 		must(t, a.Remove())
 	})
 }
@@ -207,17 +256,22 @@ func TestDetachedByOthers(t *testing.T) {
 	each(t, func(t *testing.T, r room, a Attachment) {
 		one := newJudge(t, 1, 1)
 		must(t, a.Install(one.Program))
-		l, err := link.LoadPinnedLink(a.Pin(), nil)
-		must(t, err)
-		defer l.Close()
-		must(t, l.Detach())
-		same(t, "detached", status(t, a), State{Name: r.Ifi[a.Direction].Name, Pinned: true})
+		if a.Kind == Clsact {
+			must(t, a.rtnl(func(h *netlink.Handle) error { return h.QdiscDel((&clsact{a: a}).qdisc()) }))
+		} else {
+			l, err := link.LoadPinnedLink(a.Pin(), nil)
+			must(t, err)
+			defer l.Close()
+			must(t, l.Detach())
+		}
+		same(t, "detached", status(t, a), State{Name: r.Ifi[a.Direction].Name, Pinned: a.Kind == TCX})
 		must(t, a.Install(one.Program))
 		same(t, "kind 1 refused", r.passed(t, 10), arrived{2: {1: 10}})
-
-		held, err := link.LoadPinnedLink(a.Pin(), nil) // a link that someone holds ends all the same
-		must(t, err)
-		defer held.Close()
+		if a.Kind == TCX { // a link that someone holds ends all the same
+			held, err := link.LoadPinnedLink(a.Pin(), nil)
+			must(t, err)
+			defer held.Close()
+		}
 		must(t, a.Remove())
 		same(t, "removed", r.passed(t, 10), arrived{1: {10}, 2: {10}})
 	})
@@ -240,7 +294,7 @@ func TestInstallsAtOnce(t *testing.T) {
 
 func TestErrorsNameTheLack(t *testing.T) {
 	inRoom(t, func(t *testing.T, r room) {
-		good := r.way(Egress)
+		good := r.way(TCX, Egress)
 		one := newJudge(t, 1, 1)
 		tmp := t.TempDir()
 		// What `ip netns exec` does, in a mount namespace of its own too.
@@ -301,11 +355,11 @@ func TestErrorsOfOldKernels(t *testing.T) {
 		err, is error
 		want    []string
 	}{
-		{fmt.Errorf("link: %w", ebpf.ErrNotSupported), ErrNotSupported, []string{"Linux 6.6", "clsact", "not built"}},
+		{fmt.Errorf("link: %w", ebpf.ErrNotSupported), ErrNotSupported, []string{"Linux 6.6", "CONFIG_NET_XGRESS"}},
 		{unix.EPERM, fs.ErrPermission, []string{"CAP_BPF", "CAP_NET_ADMIN"}},
 		{unix.ENOMEM, unix.ENOMEM, []string{"attach: "}},
 	} {
-		err := explain("attach", tt.err)
+		err := explainTCX("attach", tt.err)
 		for _, want := range tt.want {
 			if !errors.Is(err, tt.is) || !errors.Is(err, tt.err) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v: %v, want %q", tt.err, err, want)

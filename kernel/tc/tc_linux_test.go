@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,15 +25,11 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-var children = map[string]func() error{"install": installAndEnd, "unprivileged": unprivileged}
+var children = map[string]func() error{"install": installAndEnd, "unprivileged": unprivileged, "old kernel": withoutTCX}
 
-// installAndEnd installs a judge that refuses kind 1, in the namespace of descriptor 3.
+// installAndEnd installs a judge that refuses kind 1.
 func installAndEnd() error {
-	index, err := strconv.Atoi(os.Getenv("TC_INTERFACE"))
-	if err != nil {
-		return err
-	}
-	direction, err := strconv.Atoi(os.Getenv("TC_DIRECTION"))
+	a, err := fromEnv()
 	if err != nil {
 		return err
 	}
@@ -42,7 +37,14 @@ func installAndEnd() error {
 	if err != nil {
 		return err
 	}
-	return Attachment{Interface: index, Direction: Direction(direction), Dir: os.Getenv("TC_DIR"), NetNS: 3}.Install(j.Program)
+	return a.Install(j.Program)
+}
+
+// fromEnv is the attachment that a child is told of, in the namespace of descriptor 3.
+func fromEnv() (Attachment, error) {
+	a := Attachment{Dir: os.Getenv("TC_DIR"), NetNS: 3}
+	_, err := fmt.Sscan(os.Getenv("TC_ATTACHMENT"), &a.Interface, &a.Direction, &a.Kind)
+	return a, err
 }
 
 // child is not started yet.
@@ -50,7 +52,7 @@ func child(what string, a Attachment) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	// The race detector has each child sleep before it ends, unless it is told not to.
 	cmd.Env = append(os.Environ(), "TC_CHILD="+what, "GORACE=atexit_sleep_ms=0", "TC_DIR="+a.Dir,
-		"TC_INTERFACE="+strconv.Itoa(a.Interface), "TC_DIRECTION="+strconv.Itoa(int(a.Direction)))
+		fmt.Sprintf("TC_ATTACHMENT=%d %d %d", a.Interface, a.Direction, a.Kind))
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -75,13 +77,26 @@ func installers(t testing.TB, a Attachment, n int) {
 	}
 }
 
-// each runs a test for both directions.
+// each runs a test for both kinds and both directions.
 func each(t *testing.T, fn func(t *testing.T, r room, a Attachment)) {
-	for _, d := range []Direction{Egress, Ingress} {
-		t.Run(d.String(), func(t *testing.T) {
-			inRoom(t, func(t *testing.T, r room) { fn(t, r, r.way(d)) })
-		})
+	for _, k := range []Kind{TCX, Clsact} {
+		for _, d := range []Direction{Egress, Ingress} {
+			t.Run(k.String()+"/"+d.String(), func(t *testing.T) {
+				inRoom(t, func(t *testing.T, r room) { fn(t, r, r.way(k, d)) })
+			})
+		}
 	}
+}
+
+// inForce is the state of an attachment that is in force, alone.
+func (a Attachment) inForce(name string, p ebpf.ProgramID) State {
+	return State{Name: name, Pinned: a.Kind == TCX, Attached: true, Kind: a.Kind, Program: p}
+}
+
+// listed is how List names an attachment.
+func (a Attachment) listed() Attachment {
+	a.Kind = Auto
+	return a
 }
 
 func status(t testing.TB, a Attachment) State {
@@ -118,18 +133,18 @@ func TestInstall(t *testing.T) {
 		same(t, "status before", status(t, a), State{Name: name})
 		one, two := newJudge(t, 1, 1), newJudge(t, 2, 2)
 		must(t, a.Install(one.Program))
-		same(t, "status", status(t, a), State{Name: name, Pinned: true, Attached: true, Program: id(t, one.Program)})
+		same(t, "status", status(t, a), a.inForce(name, id(t, one.Program)))
 		same(t, "kind 1 refused", r.passed(t, 10), arrived{2: {1: 10}})
 		must(t, a.Install(two.Program)) // adopts
 		must(t, a.Install(two.Program)) // changes nothing
-		same(t, "status", status(t, a), State{Name: name, Pinned: true, Attached: true, Program: id(t, two.Program)})
+		same(t, "status", status(t, a), a.inForce(name, id(t, two.Program)))
 		same(t, "kind 2 refused", r.passed(t, 10), arrived{1: {2: 10}})
 		if n := two.judged(t); n != 20 {
 			t.Errorf("the program saw %d frames of 20", n)
 		}
 		list, err := List(a.Dir, a.NetNS)
 		must(t, err)
-		same(t, "list", list, []Attachment{a})
+		same(t, "list", list, []Attachment{a.listed()})
 		must(t, a.Remove())
 		same(t, "removed", r.passed(t, 10), arrived{1: {10}, 2: {10}})
 		same(t, "status after", status(t, a), State{Name: name})
@@ -157,48 +172,55 @@ func TestOutlivesTheProcess(t *testing.T) {
 
 func TestReplaceUnderFullRate(t *testing.T) {
 	each(t, func(t *testing.T, r room, a Attachment) {
-		judges := []judge{newJudge(t, 1, 1), newJudge(t, 2, 2)}
-		must(t, a.Install(judges[0].Program))
-		o := observe(t, r)
-		var stop atomic.Bool
-		var sent atomic.Int64
-		var wg sync.WaitGroup
-		for kind := range byte(2) {
-			send := r.sender(t)
-			wg.Go(func() {
-				for !stop.Load() {
-					if err := send(kind + 1); err != nil {
-						t.Errorf("send: %v", err)
-						return
-					}
-					sent.Add(1)
-				}
-			})
-		}
-		const replacements = 200
-		for i := range replacements {
-			for before := sent.Load(); sent.Load() < before+100 && !t.Failed(); time.Sleep(100 * time.Microsecond) {
-			}
-			if err := a.Install(judges[(i+1)%2].Program); err != nil {
-				t.Errorf("replacement %d: %v", i, err)
-				break
-			}
-		}
-		stop.Store(true)
-		wg.Wait()
-		got := o.counts()
-		judged := judges[0].judged(t) + judges[1].judged(t)
-		t.Logf("%d frames sent, %d judged, arrived by kind and stamp: %v", sent.Load(), judged, got)
-		for kind, by := range got {
-			if by[0] != 0 || kind > 0 && kind < stamps && by[kind] != 0 {
-				t.Errorf("kind %d: %d arrived unjudged, %d let go by the one that refuses them", kind, by[0], by[kind])
-			}
-		}
-		if got[1][2] == 0 || got[2][1] == 0 {
-			t.Error("one of the programs never judged: that proves nothing")
-		}
-		if a.Direction == Egress && judged != int(sent.Load()) {
-			t.Errorf("%d frames sent, %d judged", sent.Load(), judged)
+		sent, judged := underFullRate(t, r, a.Install)
+		if a.Direction == Egress && judged != sent {
+			t.Errorf("%d frames sent, %d judged", sent, judged)
 		}
 	})
+}
+
+// underFullRate replaces one program by another, again and again, while frames are sent. Each
+// refuses one kind: nothing may arrive unjudged, nor let go by the program that refuses it.
+func underFullRate(t *testing.T, r room, install func(*ebpf.Program) error) (sent, judged int) {
+	judges := []judge{newJudge(t, 1, 1), newJudge(t, 2, 2)}
+	must(t, install(judges[0].Program))
+	o := observe(t, r)
+	var stop atomic.Bool
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	for kind := range byte(2) {
+		send := r.sender(t)
+		wg.Go(func() {
+			for !stop.Load() {
+				if err := send(kind + 1); err != nil {
+					t.Errorf("send: %v", err)
+					return
+				}
+				n.Add(1)
+			}
+		})
+	}
+	const replacements = 200
+	for i := range replacements {
+		for before := n.Load(); n.Load() < before+100 && !t.Failed(); time.Sleep(100 * time.Microsecond) {
+		}
+		if err := install(judges[(i+1)%2].Program); err != nil {
+			t.Errorf("replacement %d: %v", i, err)
+			break
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	got := o.counts()
+	judged = judges[0].judged(t) + judges[1].judged(t)
+	t.Logf("%d frames sent, %d judged, arrived by kind and stamp: %v", n.Load(), judged, got)
+	for kind, by := range got {
+		if by[0] != 0 || kind > 0 && kind < stamps && by[kind] != 0 {
+			t.Errorf("kind %d: %d arrived unjudged, %d let go by the one that refuses them", kind, by[0], by[kind])
+		}
+	}
+	if got[1][2] == 0 || got[2][1] == 0 {
+		t.Error("one of the programs never judged: that proves nothing")
+	}
+	return int(n.Load()), judged
 }
