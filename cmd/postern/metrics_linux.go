@@ -78,8 +78,9 @@ func (m *metricsServer) Close() error {
 	if m.listener == nil {
 		return nil
 	}
+	err := m.http.Close()
 	_ = m.listener.Close() // if it was not served
-	return m.http.Close()
+	return err
 }
 
 // collector asks the kernel at each scrape.

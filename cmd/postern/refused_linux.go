@@ -13,6 +13,7 @@ import (
 	"github.com/postern-fw/postern/internal/control"
 	"github.com/postern-fw/postern/kernel"
 	"github.com/postern-fw/postern/kernel/bpf"
+	"github.com/postern-fw/postern/kernel/bpffs"
 	"github.com/postern-fw/postern/kernel/gate"
 	"github.com/postern-fw/postern/kernel/seal"
 	"github.com/postern-fw/postern/kernel/tc"
@@ -78,6 +79,12 @@ var remedies = []struct {
 	{seal.ErrNotSupported, text(byDoctor)},
 	{bpf.ErrNotSupported, rights},
 	{os.ErrPermission, rights},
+	{bpffs.ErrNone, func() string {
+		if inUserNamespace() {
+			return outside
+		}
+		return ""
+	}},
 }
 
 const byDoctor = "postern doctor tells what this kernel can do, and what follows"
@@ -103,6 +110,8 @@ var needed = []struct {
 	name string
 }{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_PERFMON, "CAP_PERFMON"}}
 
+const outside = "run outside of the user namespace: eBPF programs cannot be loaded in one"
+
 // rights says which of them this process lacks.
 func rights() string {
 	var missing []string
@@ -116,7 +125,7 @@ func rights() string {
 	case len(missing) > 0:
 		return "run as root: this process has no " + strings.Join(missing, ", ")
 	case inUserNamespace():
-		return "run outside of the user namespace: eBPF programs cannot be loaded in one"
+		return outside
 	}
 	return "" // a security module, or something else that the error names
 }
