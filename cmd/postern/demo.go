@@ -20,15 +20,23 @@ import (
 	"github.com/postern-fw/postern/integration/lab"
 )
 
-const inUserNS = "POSTERN_DEMO_USERNS"
+// demoInside says in the environment that this is the process inside of the demo's
+// namespaces, and whether it is root outside of them, too.
+const (
+	demoInside = "POSTERN_DEMO"
+	demoRoot   = "root"
+	demoUser   = "user namespace"
+)
 
-// demo returns the exit code. Without root it runs itself once more in a user
-// namespace, where it is root of its own namespaces.
+// demo returns the exit code. It runs itself once more in namespaces of its own: as root one
+// for mounts, so that what is pinned ends with it, else a user namespace, where
+// it is root of its own network.
 func demo(out, errs io.Writer) int {
-	if os.Geteuid() != 0 && os.Getenv(inUserNS) == "" {
-		return demoInUserNS(out, errs)
+	inside := os.Getenv(demoInside)
+	if inside == "" {
+		return demoInNamespaces(out, errs)
 	}
-	switch err := runDemo(out, newPaint(out)); {
+	switch err := runDemo(out, newPaint(out), inside == demoRoot); {
 	case errors.Is(err, errDemo):
 		fmt.Fprintf(errs, "postern demo: %v\n", err)
 		return exitNo
@@ -42,23 +50,29 @@ func demo(out, errs io.Writer) int {
 	return 0
 }
 
-func demoInUserNS(out, errs io.Writer) int {
-	fmt.Fprintln(out, "Not root: all of this runs in a user namespace. It leaves out nothing: a guarded socket needs CAP_NET_RAW there, no more.")
+func demoInNamespaces(out, errs io.Writer) int {
 	cmd := exec.Command("/proc/self/exe", "demo")
-	cmd.Env = append(os.Environ(), inUserNS+"=1")
 	cmd.Stdout, cmd.Stderr = out, errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	inside := demoRoot
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
+	} else {
+		fmt.Fprintln(out, "Not root: all of this runs in a user namespace. A guarded socket needs CAP_NET_RAW there, no more.")
+		inside = demoUser
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
 	}
+	cmd.Env = append(os.Environ(), demoInside+"="+inside)
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
 		return exit.ExitCode()
 	case err != nil:
-		fmt.Fprintf(errs, "postern demo: user namespace: %v\nremedy: run as root\n", err)
+		fmt.Fprintf(errs, "postern demo: namespaces of its own: %v\nremedy: run as root\n", err)
 		return exitMachine
 	}
 	return 0
@@ -67,15 +81,28 @@ func demoInUserNS(out, errs io.Writer) int {
 // errDemo is an outcome that should not have been.
 var errDemo = errors.New("the guard did not do as its policy says")
 
-func runDemo(out io.Writer, colour paint) error {
+func runDemo(out io.Writer, colour paint, root bool) error {
 	pair, err := lab.New()
 	if err != nil {
 		return err
 	}
 	defer pair.Close()
-	guard, err := newDemoGuard(pair)
+	frames, err := demoSocketPart(out, colour, pair)
 	if err != nil {
 		return err
+	}
+	if !root {
+		_, err := fmt.Fprintln(out, "\nLeft out without root: the same policy in the kernel, for all programs, whatever sockets they use.")
+		return err
+	}
+	return demoKernelPart(out, colour, pair, frames)
+}
+
+// demoSocketPart sends frames through guarded sockets.
+func demoSocketPart(out io.Writer, colour paint, pair *lab.Pair) ([]demoFrame, error) {
+	guard, err := newDemoGuard(pair)
+	if err != nil {
+		return nil, err
 	}
 	defer guard.close()
 	var far *packet.Conn
@@ -83,7 +110,7 @@ func runDemo(out io.Writer, colour paint) error {
 		far, err = packet.Listen(pair.Ifi[1], packet.Raw, unix.ETH_P_ALL, nil)
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	defer far.Close()
 
@@ -91,16 +118,20 @@ func runDemo(out io.Writer, colour paint) error {
 	accepted := 0
 	for i := range frames {
 		if err := guard.send(&frames[i]); err != nil {
-			return fmt.Errorf("%s: %w", frames[i].name, err)
+			return nil, fmt.Errorf("%s: %w", frames[i].name, err)
 		}
-		if frames[i].decision.Verdict != firewall.Drop {
+		if frames[i].verdict != firewall.Drop {
 			accepted++
 		}
 	}
 	if err := countArrivals(far, frames, accepted); err != nil {
-		return err
+		return nil, err
 	}
-	return report(out, colour, frames)
+	rows := make([]*demoRow, len(frames))
+	for i := range frames {
+		rows[i] = &frames[i].demoRow
+	}
+	return frames, report(out, colour, rows)
 }
 
 // demoGuard is the near side: guarded sockets of one firewall. It is the
@@ -112,9 +143,10 @@ type demoGuard struct {
 }
 
 func (g *demoGuard) Classify(p *filter.Packet) firewall.Decision {
-	g.frame.decision = g.fw.Classify(p)
+	d := g.fw.Classify(p)
+	g.frame.verdict, g.frame.rule = d.Verdict, d.RuleName()
 	g.frame.bytes = append([]byte(nil), p.Bytes(filter.LayerFrame)...)
-	return g.frame.decision
+	return d
 }
 
 // send expects of the socket what the firewall decided: an error if it dropped.
@@ -125,7 +157,7 @@ func (g *demoGuard) send(f *demoFrame) error {
 		return fmt.Errorf("never came to the guard: %w", err)
 	}
 	var blocked *afpacket.BlockedError
-	if f.decision.Verdict == firewall.Drop && errors.As(err, &blocked) {
+	if f.verdict == firewall.Drop && errors.As(err, &blocked) {
 		return nil
 	}
 	return err
@@ -168,34 +200,42 @@ func sameFrame(got, sent []byte) bool {
 	return string(got) == string(sent) || string(got) == string(sent[:12])+string(sent[16:])
 }
 
-func report(out io.Writer, colour paint, frames []demoFrame) error {
+// demoRow is a line of the demo's table.
+type demoRow struct {
+	by, name string
+	honest   bool
+	verdict  firewall.Verdict
+	rule     string
+	arrived  int
+}
+
+func report(out io.Writer, colour paint, rows []*demoRow) error {
 	fmt.Fprintf(out, "%-44s %-7s  %-20s  %s\n", "FRAME", "VERDICT", "RULE", "ARRIVED")
 	var honest, forged, wrong int
 	section := ""
-	for i := range frames {
-		f := &frames[i]
-		if f.by != section {
-			section = f.by
+	for _, r := range rows {
+		if r.by != section {
+			section = r.by
 			fmt.Fprintln(out, colour.in(cyan, section))
 		}
 		want := 0
-		if f.honest {
+		if r.honest {
 			honest, want = honest+1, 1
 		} else {
 			forged++
 		}
-		note := map[int]string{0: "no", 1: "yes"}[f.arrived]
+		note := map[int]string{0: "no", 1: "yes"}[r.arrived]
 		if note == "" {
-			note = fmt.Sprintf("%d times", f.arrived)
+			note = fmt.Sprintf("%d times", r.arrived)
 		}
-		if f.arrived != want {
+		if r.arrived != want {
 			wrong++
 			note += colour.in(red, "  WRONG")
 		}
-		fmt.Fprintf(out, "  %-42s %s  %-20s  %s\n", f.name, colour.verdict(f.decision.Verdict), f.decision.RuleName(), note)
+		fmt.Fprintf(out, "  %-42s %s  %-20s  %s\n", r.name, colour.verdict(r.verdict), r.rule, note)
 	}
 	if wrong > 0 {
-		return fmt.Errorf("%w: %d of %d frames", errDemo, wrong, len(frames))
+		return fmt.Errorf("%w: %d of %d frames", errDemo, wrong, len(rows))
 	}
 	_, err := fmt.Fprintf(out, "\n%d honest frames arrived, each once; %d forged ones were refused, and none arrived.\n", honest, forged)
 	return err

@@ -73,15 +73,12 @@ func (s *demoSockets) close() {
 	}
 }
 
-// demoFrame is one frame of the demo; what comes after send is its outcome.
+// demoFrame is one frame of the demo, sent through a guarded socket.
 type demoFrame struct {
-	by, name string
-	honest   bool
-	send     func(*demoSockets) error
-
-	decision firewall.Decision
-	bytes    []byte // as they were classified
-	arrived  int
+	demoRow
+	send  func(*demoSockets) error
+	again bool   // it is also sent past the guarded sockets
+	bytes []byte // as the guard saw them
 }
 
 const (
@@ -101,20 +98,20 @@ var (
 // nobody should.
 func demoFrames(mac net.HardwareAddr) []demoFrame {
 	return []demoFrame{
-		{by: byARP, name: "announcement of the own virtual address", honest: true, send: announce(arp.OperationRequest, mac, demoVIP)},
-		{by: byARP, name: "reply for the own virtual address", honest: true, send: announce(arp.OperationReply, mac, demoVIP)},
-		{by: byARP, name: "announcement of another node's address", send: announce(arp.OperationRequest, mac, demoForeign)},
-		{by: byARP, name: "reply with another's hardware address", send: announce(arp.OperationReply, demoVictim, demoVIP)},
-		{by: byHand, name: "a victim's address behind two VLAN tags", send: raw(mac, []byte{0x81, 0, 0, 5, 0x81, 0, 0, 0, 8, 6}, 6)},
-		{by: byHand, name: "a victim's address in LLC/SNAP", send: raw(mac, []byte{0, 36, 0xaa, 0xaa, 3, 0, 0, 0, 8, 6}, 6)},
-		{by: byHand, name: "ARP with a hardware size of 255", send: raw(mac, []byte{8, 6}, 255)},
-		{by: byDHCP, name: "DISCOVER", honest: true, send: discover(mac)},
-		{by: byDHCP, name: "DISCOVER in another's name (starvation)", send: discover(demoVictim)},
-		{by: byDHCP, name: "DISCOVER with a forged option 82", send: discover(mac, dhcpv4.WithOption(dhcpv4.OptRelayAgentInfo(
+		{again: true, demoRow: demoRow{by: byARP, name: "announcement of the own virtual address", honest: true}, send: announce(arp.OperationRequest, mac, demoVIP)},
+		{demoRow: demoRow{by: byARP, name: "reply for the own virtual address", honest: true}, send: announce(arp.OperationReply, mac, demoVIP)},
+		{demoRow: demoRow{by: byARP, name: "announcement of another node's address"}, send: announce(arp.OperationRequest, mac, demoForeign)},
+		{demoRow: demoRow{by: byARP, name: "reply with another's hardware address"}, send: announce(arp.OperationReply, demoVictim, demoVIP)},
+		{again: true, demoRow: demoRow{by: byHand, name: "a victim's address behind two VLAN tags"}, send: raw(mac, []byte{0x81, 0, 0, 5, 0x81, 0, 0, 0, 8, 6}, 6)},
+		{again: true, demoRow: demoRow{by: byHand, name: "a victim's address in LLC/SNAP"}, send: raw(mac, []byte{0, 36, 0xaa, 0xaa, 3, 0, 0, 0, 8, 6}, 6)},
+		{demoRow: demoRow{by: byHand, name: "ARP with a hardware size of 255"}, send: raw(mac, []byte{8, 6}, 255)},
+		{demoRow: demoRow{by: byDHCP, name: "DISCOVER", honest: true}, send: discover(mac)},
+		{demoRow: demoRow{by: byDHCP, name: "DISCOVER in another's name (starvation)"}, send: discover(demoVictim)},
+		{demoRow: demoRow{by: byDHCP, name: "DISCOVER with a forged option 82"}, send: discover(mac, dhcpv4.WithOption(dhcpv4.OptRelayAgentInfo(
 			dhcpv4.OptGeneric(dhcpv4.AgentCircuitIDSubOption, []byte("eth7")))))},
-		{by: byDHCP, name: "DISCOVER with two message types", send: discover(mac, dhcpv4.WithGeneric(
+		{demoRow: demoRow{by: byDHCP, name: "DISCOVER with two message types"}, send: discover(mac, dhcpv4.WithGeneric(
 			dhcpv4.OptionDHCPMessageType, []byte{1, 5}))},
-		{by: byDHCP, name: "OFFER of a rogue server", send: offer(demoVictim)},
+		{again: true, demoRow: demoRow{by: byDHCP, name: "OFFER of a rogue server"}, send: offer(demoVictim)},
 	}
 }
 

@@ -5,8 +5,11 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/postern-fw/postern/firewall"
@@ -14,11 +17,9 @@ import (
 
 func TestDemo(t *testing.T) {
 	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI runs as root")
-		}
-		t.Skip("needs root for network namespaces")
+		cannot(t, "needs root for network namespaces")
 	}
+	t.Setenv(asCommand, "1") // it runs itself once more
 	var out, errs strings.Builder
 	if code := demo(&out, &errs); code != 0 {
 		t.Fatalf("exit code %d: %s\n%s", code, errs.String(), out.String())
@@ -38,22 +39,57 @@ func TestDemo(t *testing.T) {
 			t.Errorf("no line like %q in\n%s", line, out.String())
 		}
 	}
+	_, kernelPart, _ := strings.Cut(out.String(), "The same policy in the kernel, for programs that know nothing of it:\n")
+	if why := kernelWithout(t); why != "" {
+		cannot(t, "only the part without the kernel was tried: "+why)
+	}
+	for _, line := range []string{
+		`\narping\n +announcement of the own virtual address +accept +announce-own-vips +yes\n +announcement of another node's address +drop +no-foreign-arp +no`,
+		`\nudhcpc\n +DISCOVER +accept +own-lease +yes\n +DISCOVER with a forged option 82 +drop +no-relay +no`,
+		`\na program with PACKET_QDISC_BYPASS\n +announcement of the own virtual address +accept +announce-own-vips +yes\n`,
+		`\na program with both\n(.*\n){3} +OFFER of a rogue server +drop +no-rogue-server +no\n`,
+		`5 honest frames arrived, each once; 11 forged ones were refused, and none arrived\.\nBefore the policy was in force all 16 arrived\.`,
+	} {
+		if !regexp.MustCompile(line).MatchString(kernelPart) {
+			t.Errorf("no line like %q in\n%s", line, kernelPart)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "postern-bpffs-*")); len(left) > 0 {
+		t.Logf("bpffs of others: %v", left)
+	}
+}
+
+// TestDemoAsNobody: without root it says what it leaves out.
+func TestDemoAsNobody(t *testing.T) {
+	cmd := commandOf(t, "demo")
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "user namespace") {
+		cannot(t, "needs unprivileged user namespaces: "+string(exit.Stderr))
+	}
+	if err != nil || !strings.Contains(string(out), "9 forged ones were refused, and none arrived.") ||
+		!strings.Contains(string(out), "Left out without root: the same policy in the kernel") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // TestDemoReport: the demo must not call a hole a success.
 func TestDemoReport(t *testing.T) {
-	for _, f := range []demoFrame{
+	for _, f := range []*demoRow{
 		{name: "a forged frame that arrived", arrived: 1},
 		{name: "an honest frame that did not", honest: true},
 		{name: "an honest frame that came twice", honest: true, arrived: 2},
 	} {
 		var out strings.Builder
-		if err := report(&out, false, []demoFrame{f}); !errors.Is(err, errDemo) || !strings.Contains(out.String(), "WRONG") {
+		if err := report(&out, false, []*demoRow{f}); !errors.Is(err, errDemo) || !strings.Contains(out.String(), "WRONG") {
 			t.Errorf("%s: %v\n%s", f.name, err, out.String())
 		}
 	}
 	var out strings.Builder
-	good := []demoFrame{{honest: true, arrived: 1, decision: firewall.Decision{Verdict: firewall.Accept}}, {}}
+	good := []*demoRow{{honest: true, arrived: 1, verdict: firewall.Accept}, {}}
 	if err := report(&out, false, good); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}

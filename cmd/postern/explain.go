@@ -131,7 +131,7 @@ func explain(t *term, fw *firewall.Firewall, p *filter.Packet, asJSON bool) erro
 			e.Malformed = p.Malformed.String()
 		}
 		for _, s := range walk {
-			e.Walk = append(e.Walk, step{s.Rule.Name, s.Rule.Line, s.Matched, s.Over, does(s.Rule)})
+			e.Walk = append(e.Walk, step{s.Rule.Name, s.Rule.Line, s.Matched, s.Over, s.Rule.Does()})
 		}
 		return ioError(newJSON(t.out).Encode(e))
 	}
@@ -151,7 +151,7 @@ func writeStep(out *bytes.Buffer, paint paint, s *firewall.Step, p *filter.Packe
 	case s.Over:
 		word = paint.in(red, "over the limit")
 	case s.Matched:
-		word = paint.in(green, "match: "+does(s.Rule))
+		word = paint.in(green, "match: "+s.Rule.Does())
 	}
 	fmt.Fprintf(out, "  line %d, %s: %s\n", s.Rule.Line, s.Rule.Name, word)
 	if s.Rule.Match == nil {
@@ -161,25 +161,4 @@ func writeStep(out *bytes.Buffer, paint paint, s *firewall.Step, p *filter.Packe
 	for _, f := range fieldsOf(s.Rule.Match, nil) {
 		fmt.Fprintf(out, "        %s: %s\n", f.Name, valuesOf(f, p))
 	}
-}
-
-// does tells what a rule does when it matches.
-func does(r *firewall.Rule) string {
-	switch r.Action {
-	case firewall.ActionAccept:
-		return "accept"
-	case firewall.ActionForward:
-		return "forward to " + r.Iface
-	case firewall.ActionDuplicate:
-		return "duplicate to " + r.Iface
-	case firewall.ActionMark:
-		return fmt.Sprintf("mark %#x", r.Mark)
-	case firewall.ActionSet:
-		names := make([]string, len(r.Set))
-		for i, a := range r.Set {
-			names[i] = a.Field.Name
-		}
-		return "set " + strings.Join(names, ", ")
-	}
-	return "drop"
 }

@@ -56,11 +56,11 @@ func fixtures(t *testing.T, source string) string {
 			t.Fatal(err)
 		}
 	}
-	policies, err := filepath.Glob(filepath.Join(source, "testdata", "*.yaml"))
-	if err != nil || len(policies) == 0 {
+	files, err := filepath.Glob(filepath.Join(source, "testdata", "*.[yt][ax][mt]*"))
+	if err != nil || len(files) == 0 {
 		t.Fatalf("no policies: %v", err)
 	}
-	for _, name := range policies {
+	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

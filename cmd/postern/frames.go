@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 
 	"github.com/postern-fw/postern/firewall/filter"
 	"github.com/postern-fw/postern/internal/capture"
@@ -101,7 +102,19 @@ type door struct {
 
 func (d *door) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&d.name, "iface", "", "let iface.name be `NAME`; else it is what a pcapng says")
+	_ = cmd.RegisterFlagCompletionFunc("iface", completeInterfaces)
 	cmd.Flags().StringVar(&d.mac, "iface-mac", "", "let iface.mac be `MAC`; else it is absent")
+}
+
+// completeInterfaces completes the name of one of this machine's interfaces.
+func completeInterfaces(_ *cobra.Command, _ []string, word string) (names []string, _ cobra.ShellCompDirective) {
+	here, _ := net.Interfaces() // without them there is nothing to complete
+	for _, ifi := range here {
+		if strings.HasPrefix(ifi.Name, word) {
+			names = append(names, ifi.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // parse reads the flags.

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,9 +22,14 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the whole program but for the process around it.
 func run(args []string, in io.Reader, out, errs io.Writer) int {
-	t := &term{in: in, out: out, errs: errs, paint: newPaint(out), paintErrs: newPaint(errs)}
+	return newTerm(in, out, errs).run(context.Background(), args)
+}
+
+// run runs a command, until it ends or ctx does.
+func (t *term) run(ctx context.Context, args []string) int {
 	root := newRoot(t)
 	root.SetArgs(args)
+	root.SetContext(ctx)
 	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
@@ -31,11 +37,11 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	var e *exitError
 	if !errors.As(err, &e) {
 		// What cobra itself says is about the command line.
-		fmt.Fprintf(errs, "%s: %v\nusage: %s\nsee %s --help\n", cmd.CommandPath(), err, cmd.UseLine(), cmd.CommandPath())
+		fmt.Fprintf(t.errs, "%s: %v\nusage: %s\nsee %s --help\n", cmd.CommandPath(), err, cmd.UseLine(), cmd.CommandPath())
 		return exitUsage
 	}
 	if e.err != nil {
-		fmt.Fprintf(errs, "%s: %v\n", cmd.CommandPath(), e.err)
+		fmt.Fprintf(t.errs, "%s: %v\n", cmd.CommandPath(), e.err)
 	}
 	return e.code
 }
@@ -51,18 +57,13 @@ Exit codes: 0 done, 1 the answer is no (a test failed, a policy or a capture is
 wrong), 2 usage, 3 the machine refused (rights, kernel, files).`,
 		Example: `  postern check policy.yaml
   postern match 'arp.opcode == 2' trace.pcapng
-  postern replay -f policy.yaml -w dropped.pcapng trace.pcapng`,
+  postern replay -f policy.yaml -w dropped.pcapng trace.pcapng
+  postern apply -f policy.yaml --confirm 1m`,
 		Args:                  cobra.NoArgs,
 		DisableFlagsInUseLine: true,
 		SilenceErrors:         true,
 		SilenceUsage:          true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SetOut(t.errs)
-			if err := cmd.Help(); err != nil {
-				return err
-			}
-			return &exitError{code: exitUsage}
-		},
+		RunE:                  t.helpAlone,
 	}
 	root.SetIn(t.in)
 	root.SetOut(t.out)
@@ -70,6 +71,15 @@ wrong), 2 usage, 3 the machine refused (rights, kernel, files).`,
 	root.AddCommand(newCheck(t), newMatch(t), newReplay(t), newTest(t), newExplain(t))
 	root.AddCommand(platformCommands(t)...)
 	return root
+}
+
+// helpAlone is a command that does nothing without one of its subcommands.
+func (t *term) helpAlone(cmd *cobra.Command, _ []string) error {
+	cmd.SetOut(t.errs)
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return &exitError{code: exitUsage}
 }
 
 // exitError ends the program with a code. Without err all is said already.

@@ -4,7 +4,8 @@ import "github.com/spf13/cobra"
 
 // platformCommands are those that need Linux.
 func platformCommands(t *term) []*cobra.Command {
-	return []*cobra.Command{newDemo(t)}
+	return []*cobra.Command{newApply(t), newConfirm(t), newRollback(t), newRun(t), newStatus(t), newList(t), newFlush(t), newSet(t),
+		newMonitor(t), newDoctor(t), newDemo(t)}
 }
 
 func newDemo(t *term) *cobra.Command {

@@ -4,6 +4,11 @@ package main
 
 import "github.com/spf13/cobra"
 
-// platformCommands are those that need Linux: elsewhere policies are written
-// and tested, not enforced.
+// machine is nothing here: elsewhere than on Linux policies are written and tested,
+// not enforced.
+type machine struct{}
+
+func thisMachine() machine { return machine{} }
+
+// platformCommands are those that need Linux.
 func platformCommands(*term) []*cobra.Command { return nil }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,19 @@ var update = flag.Bool("update", false, "write what the sessions of testdata giv
 // with "! ", and an exit code other than 0 stands in brackets. The sessions run
 // in a directory that holds testdata's policies and the captures of fixtures.
 func TestSessions(t *testing.T) {
-	names, err := filepath.Glob("testdata/*.session")
+	sessions(t, "testdata/*.session", func(*testing.T) stage { return stage{} })
+}
+
+// stage is what commands find around them, where that is not this machine.
+type stage struct {
+	// set puts it around a command; nil leaves the machine as it is.
+	set func(*term)
+	// given changes it to something that has a name, for lines "$ given NAME".
+	given func(name string)
+}
+
+func sessions(t *testing.T, pattern string, newStage func(*testing.T) stage) {
+	names, err := filepath.Glob(pattern)
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no sessions: %v", err)
 	}
@@ -32,7 +45,7 @@ func TestSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Chdir(fixtures(t, source))
-			got := session(t, string(want))
+			got := session(t, string(want), newStage(t))
 			if *update {
 				if err := os.WriteFile(filepath.Join(source, name), []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -45,14 +58,14 @@ func TestSessions(t *testing.T) {
 }
 
 // session runs the commands in text, and gives text with their output.
-func session(t *testing.T, text string) string {
+func session(t *testing.T, text string, st stage) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		command, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "$ ")
 		switch {
 		case ok:
 			fmt.Fprintf(&b, "$ %s\n", command)
-			transcript(t, &b, command)
+			transcript(t, &b, command, st)
 		case strings.HasPrefix(line, "#"):
 			b.WriteString(line)
 		}
@@ -60,8 +73,12 @@ func session(t *testing.T, text string) string {
 	return b.String()
 }
 
-func transcript(t *testing.T, b *strings.Builder, command string) {
+func transcript(t *testing.T, b *strings.Builder, command string, st stage) {
 	args, stdin := words(t, command)
+	if args[0] == "given" {
+		st.given(args[1])
+		return
+	}
 	if args[0] == "cat" {
 		file, err := os.ReadFile(args[1])
 		if err != nil {
@@ -78,7 +95,11 @@ func transcript(t *testing.T, b *strings.Builder, command string) {
 		}
 	}
 	var out, errs bytes.Buffer
-	code := run(args[1:], bytes.NewReader(in), &out, &errs)
+	term := newTerm(bytes.NewReader(in), &out, &errs)
+	if st.set != nil {
+		st.set(term)
+	}
+	code := term.run(t.Context(), args[1:])
 	b.Write(out.Bytes())
 	if n := out.Len(); n > 0 && out.Bytes()[n-1] != '\n' {
 		t.Errorf("%s: output does not end its line", command)
@@ -104,7 +125,7 @@ func words(t *testing.T, command string) (args []string, stdin string) {
 	if n := len(args); n > 2 && args[n-2] == "<" {
 		args, stdin = args[:n-2], args[n-1]
 	}
-	if len(args) < 2 || args[0] != "postern" && args[0] != "cat" {
+	if len(args) < 2 || !slices.Contains([]string{"postern", "cat", "given"}, args[0]) {
 		t.Fatalf("not a command of ours: %s", command)
 	}
 	return args, stdin

@@ -15,6 +15,12 @@ type term struct {
 	out, errs io.Writer
 	// paint is for out, paintErrs for errs.
 	paint, paintErrs paint
+	// machine is where policies are put in force.
+	machine machine
+}
+
+func newTerm(in io.Reader, out, errs io.Writer) *term {
+	return &term{in: in, out: out, errs: errs, paint: newPaint(out), paintErrs: newPaint(errs), machine: thisMachine()}
 }
 
 // paint colours text, if it is true.
