@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -36,8 +37,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// The frames that are sent are ARP announcements of 192.0.2.1, which is honest, and of 192.0.2.2.
-const honest, forged = 1, 2
+// The frames that are sent are ARP announcements of 192.0.2.1 and 192.0.2.3, which are honest, the latter
+// with PACKET_QDISC_BYPASS, and of 192.0.2.2.
+const honest, forged, honestBypass = 1, 2, 3
 
 // world is a near namespace that is guarded, and counters of what its sockets get out.
 type world struct {
@@ -125,6 +127,9 @@ func (w *world) count(m *ebpf.Map, x uint32) (n int64) {
 	return n
 }
 
+// letGoNow is how many honest frames passed.
+func (w *world) letGoNow() int64 { return w.count(w.letGo, honest) + w.count(w.letGo, honestBypass) }
+
 // out is how many forged frames got out, by either count.
 func (w *world) out() int64 {
 	return max(w.count(w.letGo, forged), w.count(w.arrived, forged))
@@ -140,13 +145,37 @@ func (w *world) frame(x byte) []byte {
 
 // flood sends honest and forged frames in turn by a socket each for bypass, as fast as it can.
 type flood struct {
-	honest, forged atomic.Int64
-	stop           func()
+	sent   [4]atomic.Int64
+	stop   func()
+	pause  atomic.Bool
+	parked atomic.Int32
+	n      int32
+}
+
+// still runs fn while no frame is under way, so that what was sent and what got out can be compared.
+func (f *flood) still(fn func()) {
+	f.pause.Store(true)
+	for f.parked.Load() != f.n {
+		time.Sleep(10 * time.Microsecond)
+	}
+	fn()
+	f.pause.Store(false)
+	for f.parked.Load() != 0 {
+		time.Sleep(10 * time.Microsecond)
+	}
+}
+
+func (f *flood) park() {
+	f.parked.Add(1)
+	for f.pause.Load() {
+		time.Sleep(10 * time.Microsecond)
+	}
+	f.parked.Add(-1)
 }
 
 func (w *world) flood(bypass ...bool) *flood {
 	w.t.Helper()
-	f := &flood{}
+	f := &flood{n: int32(len(bypass))}
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for _, bypass := range bypass {
@@ -160,14 +189,21 @@ func (w *world) flood(bypass ...bool) *flood {
 		wg.Go(func() {
 			defer unix.Close(fd)
 			to := &unix.SockaddrLinklayer{Ifindex: w.Ifi[0].Index, Protocol: 0x0608}
-			frames, counts := [][]byte{w.frame(honest), w.frame(forged)}, []*atomic.Int64{&f.honest, &f.forged}
+			kinds := []byte{honest, forged}
+			if bypass {
+				kinds[0] = honestBypass
+			}
+			frames := [][]byte{w.frame(kinds[0]), w.frame(kinds[1])}
 			for i := 0; !done.Load(); i++ {
+				if f.pause.Load() {
+					f.park()
+				}
 				err := unix.Sendto(fd, frames[i%2], 0, to)
 				if err != nil && !errors.Is(err, unix.ENOBUFS) {
 					w.t.Errorf("sending: %v", err)
 					return
 				}
-				counts[i%2].Add(1)
+				f.sent[kinds[i%2]].Add(1)
 			}
 		})
 	}
@@ -180,7 +216,7 @@ func (w *world) flood(bypass ...bool) *flood {
 func policy(hook string, kind int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "policy: p%d\nhook: %s\nguard: [{interfaces: [near]}]\n", kind, hook)
-	fmt.Fprintf(&b, "sets:\n  vips: {type: ipv4, elements: [192.0.2.1, 198.51.100.%d]}\n  live: {type: ipv4}\nrules:\n", kind%250)
+	fmt.Fprintf(&b, "sets:\n  vips: {type: ipv4, elements: [192.0.2.1, 192.0.2.3, 198.51.100.%d]}\n  live: {type: ipv4}\nrules:\n", kind%250)
 	for i := range 1 + kind%40 { // one after the other, or by look-ups
 		fmt.Fprintf(&b, "  - {name: r%d, match: arp.src.proto_ipv4 == 203.0.113.%d, verdict: accept}\n", i, i)
 	}
