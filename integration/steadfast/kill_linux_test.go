@@ -40,7 +40,10 @@ func TestKill(t *testing.T) {
 	f := w.flood(false, true)
 	lostBypass := func() int64 { return f.sent[honestBypass].Load() - (w.count(w.letGo, honestBypass) - letGoBypass) }
 	killed, unseen := map[string]int{}, int64(0)
-	for i := range times {
+	for i, n := 0, 0; n < times; i++ {
+		if i > 10*times {
+			t.Fatalf("only %d of %d commands were killed before their end", n, i)
+		}
 		write(i)
 		op := [][]string{
 			{"apply", "-f", file}, {"run", "-f", file}, {"set", "add", "live", fmt.Sprintf("198.18.0.%d", i%250), "--ttl", "1h"},
@@ -59,6 +62,7 @@ func TestKill(t *testing.T) {
 		}
 		if w.kill(time.Duration(random.Int64N(int64(most))), op) {
 			killed[op[0]]++
+			n++
 		}
 		s, err := w.Status()
 		if err != nil {
