@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -137,12 +138,9 @@ func (s *session) chooseHook(st state, g *generation) error {
 // wants: then none can bypass tc. A socket from before the seal could.
 func (s *session) allSealed(st state, p *firewall.Policy) bool {
 	for _, cgroup := range p.Seal {
-		if strings.Trim(cgroup, "/") != "" {
-			continue
-		}
 		sl, err := s.seal(cgroup)
-		if err != nil {
-			return false
+		if err != nil || !wholeMachine(sl.Cgroup) {
+			continue
 		}
 		if state, err := sl.Status(); err == nil && state.Sealed && st.current != nil && st.current.Sealed {
 			return true // since then there has been none without
@@ -150,6 +148,13 @@ func (s *session) allSealed(st state, p *firewall.Policy) bool {
 		return sl.Install() == nil && !s.packetSockets()
 	}
 	return false
+}
+
+// wholeMachine says whether a cgroup is the root of all, not that of a cgroup namespace. It is a
+// variable since a test must not seal the machine.
+var wholeMachine = func(cgroup string) bool {
+	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, cgroup, 0)
+	return err == nil && h.Size() == 8 && binary.NativeEndian.Uint64(h.Bytes()) == 1 // cgroup_root's kernfs_root
 }
 
 // packetSockets says whether there is any packet socket in the namespace, or may be.

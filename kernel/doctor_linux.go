@@ -2,8 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -54,13 +52,6 @@ func (d *Diagnosis) check(name string, err error, ok, remedy string) {
 		c.Detail, c.Remedy = err.Error(), remedy
 	}
 	d.Checks = append(d.Checks, c)
-}
-
-func rights() error {
-	if os.Geteuid() != 0 && !able() {
-		return fmt.Errorf("%w: neither root nor CAP_BPF and CAP_NET_ADMIN", fs.ErrPermission)
-	}
-	return nil
 }
 
 func (h Host) root() string {

@@ -49,8 +49,8 @@ func (h Host) enter(create bool) (s *session, err error) {
 			s.leave()
 		}
 	}()
-	if os.Geteuid() != 0 && !able() {
-		return s, fmt.Errorf("%w: enforcement in the kernel takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", fs.ErrPermission)
+	if err := rights(); err != nil {
+		return s, err
 	}
 	if s.dir, err = h.directory(); err != nil {
 		return s, err
@@ -78,14 +78,29 @@ func (s *session) leave() {
 	runtime.UnlockOSThread()
 }
 
-// able says whether the thread has CAP_BPF and CAP_NET_ADMIN.
-func able() bool {
+// rights says which of the thread's are missing. CAP_SYS_ADMIN stands for the two that were once
+// part of it (bpf_capable, perfmon_capable).
+func rights() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
-	if unix.Capget(&header, &data[0]) != nil {
-		return false
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("asking for this process's rights: %w", err)
 	}
-	return data[unix.CAP_BPF/32].Effective&(1<<(unix.CAP_BPF%32)) != 0 && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
+	has := func(c uint) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
+	var missing []string
+	for _, c := range []struct {
+		number uint
+		name   string
+		old    bool
+	}{{unix.CAP_BPF, "CAP_BPF", true}, {unix.CAP_PERFMON, "CAP_PERFMON", true}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", false}} {
+		if !has(c.number) && !(c.old && has(unix.CAP_SYS_ADMIN)) {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: enforcement in the kernel takes root; this process has no %s", fs.ErrPermission, strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // directory is the namespace's.

@@ -96,8 +96,9 @@ func (s *session) interfaceStatus(st state, p *firewall.Policy, out *Status) err
 		}
 	}
 	sealed := false
-	for _, sl := range out.Seals {
-		sealed = sealed || sl.Sealed && strings.Trim(sl.Cgroup, "/") == ""
+	for _, x := range out.Seals {
+		sl, err := s.seal(x.Cgroup)
+		sealed = sealed || err == nil && x.Sealed && wholeMachine(sl.Cgroup)
 	}
 	for _, d := range doors(p, st.current.Auto, ifaces) {
 		i := Interface{Name: d.name, Index: d.index, Direction: d.direction.String(), Senders: "packet-sockets", Hook: "gate"}

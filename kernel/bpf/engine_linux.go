@@ -27,7 +27,7 @@ type Engine struct {
 // closed. The caller must Close the engine.
 func (s *Spec) Load() (_ *Engine, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lifting RLIMIT_MEMLOCK, which needs CAP_SYS_RESOURCE on kernels before 5.11: %w", err)
+		return nil, fmt.Errorf("making a map takes CAP_BPF in the first user namespace, and lifting RLIMIT_MEMLOCK, on kernels before 5.11, CAP_SYS_RESOURCE: %w", err)
 	}
 	e := &Engine{layout: s.Layout, progs: map[Variant]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
 	defer func() {

@@ -27,10 +27,15 @@ func (g Gate) Inspection() (index int, err error) {
 	if err := g.check(); err != nil {
 		return 0, err
 	}
-	if index, err = g.inspection(); err != nil {
-		return 0, fmt.Errorf("gate %s: %w", g.Name, err)
-	}
-	return index, nil
+	err = g.with(func(c conn) error {
+		// Nothing is made where the table is someone else's.
+		if _, _, err := g.find(c); err != nil {
+			return err
+		}
+		index, err = g.inspection()
+		return err
+	})
+	return index, err
 }
 
 func (g Gate) inspection() (int, error) {
@@ -39,7 +44,7 @@ func (g Gate) inspection() (int, error) {
 		return 0, err
 	}
 	defer h.Close()
-	link, err := g.find(h)
+	link, err := g.device(h)
 	if err == nil && link == nil {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU, attrs.HardwareAddr = g.Name, inspectionMTU, g.hardwareAddr()
@@ -50,7 +55,7 @@ func (g Gate) inspection() (int, error) {
 		case err != nil && !errors.Is(err, unix.EEXIST): // someone made it in the meantime
 			return 0, fmt.Errorf("create the inspection device %s: %w", g.Name, err)
 		}
-		link, err = g.find(h)
+		link, err = g.device(h)
 	}
 	if err == nil && link == nil {
 		err = fmt.Errorf("the inspection device %s vanished as it was made", g.Name)
@@ -64,9 +69,9 @@ func (g Gate) inspection() (int, error) {
 	return link.Attrs().Index, nil
 }
 
-// find returns the inspection device, nil if there is none, and an error that matches
+// device returns the inspection device, nil if there is none, and an error that matches
 // ErrForeign if what bears its name is not ours.
-func (g Gate) find(h *netlink.Handle) (netlink.Link, error) {
+func (g Gate) device(h *netlink.Handle) (netlink.Link, error) {
 	link, err := h.LinkByName(g.Name)
 	var none netlink.LinkNotFoundError
 	switch {
@@ -129,7 +134,7 @@ func (g Gate) removeInspection() error {
 		return err
 	}
 	defer h.Close()
-	link, err := g.find(h)
+	link, err := g.device(h)
 	if err != nil || link == nil {
 		return err
 	}

@@ -34,10 +34,10 @@ type chain struct {
 	rules    []string
 }
 
-// read returns the table, or an error that matches ErrForeign where it is not ours.
-func (g Gate) read(c conn) (t table, err error) {
+// find says whether the table is there, and its flags; or fails with an error that matches ErrForeign
+// where it is not ours.
+func (g Gate) find(c conn) (exists bool, flags uint32, err error) {
 	var userdata []byte
-	var flags uint32
 	err = c.get(unix.NFT_MSG_GETTABLE, 0, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_TABLE_NAME, g.Name) },
 		func(ad *netlink.AttributeDecoder) error {
 			for ad.Next() {
@@ -52,12 +52,21 @@ func (g Gate) read(c conn) (t table, err error) {
 		})
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return table{}, nil
+		return false, 0, nil
 	case err != nil:
-		return table{}, fmt.Errorf("table netdev %s: %w", g.Name, err)
+		return false, 0, fmt.Errorf("table netdev %s: %w", g.Name, err)
 	case !isComment(userdata, g.Owner):
-		return table{}, fmt.Errorf("nft table netdev %s %w: it lacks the comment %q; delete or rename it, or give the gate another name",
+		return false, 0, fmt.Errorf("nft table netdev %s %w: it lacks the comment %q; delete or rename it, or give the gate another name",
 			g.Name, ErrForeign, g.Owner)
+	}
+	return true, flags, nil
+}
+
+// read returns the table, or an error that matches ErrForeign where it is not ours.
+func (g Gate) read(c conn) (t table, err error) {
+	exists, flags, err := g.find(c)
+	if err != nil || !exists {
+		return table{}, err
 	}
 	t = table{exists: true, dormant: flags&nftTableDormant != 0}
 	if err := c.get(unix.NFT_MSG_GETCHAIN, netlink.Dump, nil, t.addChain(g.Name)); err != nil {

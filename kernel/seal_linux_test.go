@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/kernel/seal"
+)
+
+// cgroup makes a cgroup v2 of the test's own, with nobody in it.
+func cgroup(t testing.TB) (name string) {
+	t.Helper()
+	mount, err := cgroup2Mount()
+	if err != nil {
+		cannot(t, err.Error())
+	}
+	name = fmt.Sprintf("/postern-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	must(t, os.Mkdir(filepath.Join(mount, name), 0o755))
+	t.Cleanup(func() { os.Remove(filepath.Join(mount, name)) })
+	return name
+}
+
+func TestSeal(t *testing.T) {
+	w := newWorld(t)
+	name := cgroup(t)
+	policy := strings.ReplaceAll(vips, "HOOK", "auto")
+	sealed := policy + "seal: " + name + "\n"
+	s := w.apply(sealed)
+	if len(s.Seals) != 1 || !s.Seals[0].Sealed {
+		t.Errorf("%+v", s.Seals)
+	}
+	if s.Interfaces[0].Hook != "gate" {
+		t.Errorf("a seal of some sockets leaves the others to %s", s.Interfaces[0].Hook)
+	}
+	s = w.apply(policy)
+	pins, _ := filepath.Glob(filepath.Join(w.Root, "*", nameSeals, "*"))
+	if len(s.Seals) != 0 || len(pins) != 0 {
+		t.Errorf("%+v %v", s.Seals, pins)
+	}
+	// The kernel would not take a seal back by itself: it waits for the confirmation.
+	if _, err := w.Apply(Source{"test.yaml", []byte(sealed)}, ApplyOptions{Confirm: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.Status()
+	must(t, err)
+	if s.Seals[0].Sealed {
+		t.Error("sealed before it was confirmed")
+	}
+	must(t, w.Confirm())
+	if s, err = w.Status(); err != nil || !s.Seals[0].Sealed {
+		t.Errorf("%+v %v", s, err)
+	}
+	// What cannot be sealed leaves all as it was.
+	_, err = w.Apply(Source{"test.yaml", []byte(policy + "seal: [" + name + ", /no/such/cgroup]\n")}, ApplyOptions{})
+	if !errors.Is(err, seal.ErrNoCgroup2) {
+		t.Errorf("%v", err)
+	}
+	after, err := w.Status()
+	must(t, err)
+	if after.Generation != s.Generation || !after.Seals[0].Sealed || !after.Interfaces[0].Guarded {
+		t.Errorf("%+v", after)
+	}
+	w.expect("still in force", false, 1)
+	must(t, w.Flush())
+	if pins, _ := filepath.Glob(filepath.Join(w.Root, "net-*")); len(pins) != 0 {
+		t.Errorf("left: %v", pins)
+	}
+}
+
+// TestAuto: with every socket of the machine sealed, tc is enough and cheaper; with a packet socket from
+// before, it is not.
+func TestAuto(t *testing.T) {
+	w := newWorld(t)
+	name := cgroup(t)
+	mount, err := cgroup2Mount()
+	must(t, err)
+	real := wholeMachine
+	t.Cleanup(func() { wholeMachine = real })
+	if wholeMachine(filepath.Join(mount, name)) {
+		t.Error("a cgroup below the root is taken for the whole machine")
+	}
+	wholeMachine = func(path string) bool { return path == filepath.Join(mount, name) }
+	policy := strings.ReplaceAll(vips, "HOOK", "auto") + "seal: " + name + "\n"
+	var fd int
+	must(t, w.Do(0, func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	}))
+	if s := w.apply(policy); s.Interfaces[0].Hook != "gate" {
+		t.Errorf("with a socket from before the seal: %+v", s.Interfaces[0])
+	}
+	unix.Close(fd)
+	s := w.apply(policy)
+	if s.Interfaces[0].Hook != "tcx" || !s.Interfaces[0].Guarded {
+		t.Fatalf("with none: %+v", s.Interfaces[0])
+	}
+	for _, p := range s.Interfaces[0].Paths[:3] {
+		if !p.Closed {
+			t.Errorf("%+v", p)
+		}
+	}
+	w.expect("by tc", false, 1)
+	// A socket that was made since is below the seal.
+	must(t, w.Do(0, func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	}))
+	defer unix.Close(fd)
+	if s := w.apply(policy); s.Interfaces[0].Hook != "tcx" {
+		t.Errorf("with a socket from since: %+v", s.Interfaces[0])
+	}
+}
