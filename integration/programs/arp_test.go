@@ -86,7 +86,7 @@ func TestARPRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := labtest.NewPair(t, "192.0.2.5/24", "192.0.2.1/24")
-			askFor(t, p, victim)
+			labtest.AskFor(t, p, victim)
 			tap := newTap(t, p)
 			c := guarded(t, p, afpacket.Raw, unix.ETH_P_ARP, arpPolicy)
 			mustBlock(t, test.send(t, p, c), test.rule)
@@ -112,20 +112,6 @@ func TestARPRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// askFor makes the far kernel look for ip, so that it believes whoever answers.
-func askFor(t testing.TB, p *lab.Pair, ip netip.Addr) {
-	t.Helper()
-	labtest.In(t, p, far, func() error {
-		c, err := net.Dial("udp4", netip.AddrPortFrom(ip, 9).String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte("anybody?"))
-		return err
-	})
 }
 
 // sendReply claims the victim's address.

@@ -4,6 +4,7 @@ package labtest
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -79,6 +80,20 @@ func Example(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// AskFor makes the far kernel look for ip, so that it believes whoever answers.
+func AskFor(t testing.TB, p *lab.Pair, ip netip.Addr) {
+	t.Helper()
+	In(t, p, Far, func() error {
+		c, err := net.Dial("udp4", netip.AddrPortFrom(ip, 9).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("anybody?"))
+		return err
+	})
 }
 
 // Cached is what the far kernel holds to be the hardware address of ip, nil if

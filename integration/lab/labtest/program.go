@@ -147,6 +147,16 @@ func (g *Program) Output() string { return g.out.String() }
 // Said tells whether it has said text.
 func (g *Program) Said(text string) bool { return strings.Contains(g.out.String(), text) }
 
+// Ended tells whether it has ended.
+func (g *Program) Ended() bool {
+	select {
+	case <-g.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Ends waits for the program and gives its exit code.
 func (g *Program) Ends(t testing.TB) int {
 	t.Helper()

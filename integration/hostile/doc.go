@@ -1,0 +1,2 @@
+// Package hostile x
+package hostile
