@@ -2,7 +2,6 @@ package hostile
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/postern-fw/postern/integration/lab"
@@ -48,9 +47,7 @@ func TestVirtualRouter(t *testing.T) {
 			honest: []string{announcement + "192.0.2.20"},
 		},
 	} {
-		policy, err := os.ReadFile("testdata/virtual-router.yaml")
-		must(t, err)
-		u.policy, u.endless = string(policy), true
+		u.policy, u.endless = testdata(t, "virtual-router.yaml"), true
 		t.Run(u.name, u.try)
 	}
 }

@@ -136,7 +136,7 @@ func (u use) missing(t *testing.T, seen *tally, g *guarded) (list []string) {
 func (u use) believed(t *testing.T, p *lab.Pair) bool {
 	t.Helper()
 	for range 10 {
-		if labtest.Cached(t, p, netip.MustParseAddr(u.victim).AsSlice()) != nil {
+		if labtest.Cached(t, p, labtest.Far, netip.MustParseAddr(u.victim)) != nil {
 			return true
 		}
 		time.Sleep(time.Millisecond)
@@ -208,4 +208,12 @@ func example(t testing.TB, name, interfaces, senders string) string {
 		t.Fatalf("%s does not guard %s", name, interfaces)
 	}
 	return strings.Replace(text, guard, "- interfaces: [near]\n    senders: "+senders+"\n", 1)
+}
+
+// testdata is one of this package's policies.
+func testdata(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	must(t, err)
+	return string(b)
 }

@@ -64,7 +64,7 @@ func TestARPResolve(t *testing.T) {
 	if err != nil || !slices.Equal(mac, p.Ifi[far].HardwareAddr) {
 		t.Errorf("resolved %v, %v, want %v", mac, err, p.Ifi[far].HardwareAddr)
 	}
-	if mac := labtest.Cached(t, p, nearIP.AsSlice()); !slices.Equal(mac, p.Ifi[near].HardwareAddr) {
+	if mac := labtest.Cached(t, p, far, nearIP); !slices.Equal(mac, p.Ifi[near].HardwareAddr) {
 		t.Errorf("the far kernel learned %v for %v from the request", mac, nearIP)
 	}
 }
@@ -97,7 +97,7 @@ func TestARPRefused(t *testing.T) {
 			if n := tap.count(t, test.arrives); n != 0 {
 				t.Errorf("%d forged frames arrived", n)
 			}
-			if mac := labtest.Cached(t, p, victim.AsSlice()); mac != nil {
+			if mac := labtest.Cached(t, p, far, victim); mac != nil {
 				t.Errorf("the far kernel believes that %v is at %v", victim, mac)
 			}
 
@@ -107,7 +107,7 @@ func TestARPRefused(t *testing.T) {
 			if n := tap.count(t, test.arrives); n != 1 {
 				t.Errorf("%d forged frames arrived by an unguarded socket, want 1", n)
 			}
-			if labtest.Cached(t, p, victim.AsSlice()) == nil {
+			if labtest.Cached(t, p, far, victim) == nil {
 				t.Errorf("the forged frame of an unguarded socket did no harm")
 			}
 		})

@@ -96,14 +96,14 @@ func AskFor(t testing.TB, p *lab.Pair, ip netip.Addr) {
 	})
 }
 
-// Cached is what the far kernel holds to be the hardware address of ip, nil if
-// it knows none.
-func Cached(t testing.TB, p *lab.Pair, ip net.IP) (mac net.HardwareAddr) {
+// Cached is what the kernel of end i holds to be the hardware address of ip, nil if it
+// knows none.
+func Cached(t testing.TB, p *lab.Pair, i int, ip netip.Addr) (mac net.HardwareAddr) {
 	t.Helper()
-	In(t, p, Far, func() error {
-		neighbours, err := netlink.NeighList(p.Ifi[Far].Index, netlink.FAMILY_V4)
+	In(t, p, i, func() error {
+		neighbours, err := netlink.NeighList(p.Ifi[i].Index, netlink.FAMILY_V4)
 		for _, n := range neighbours {
-			if n.IP.Equal(ip) {
+			if n.IP.Equal(ip.AsSlice()) {
 				mac = n.HardwareAddr
 			}
 		}
