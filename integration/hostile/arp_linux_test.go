@@ -22,9 +22,6 @@ func TestARP(t *testing.T) {
 	arping := func(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 		return command("arping", "iputils-arping", append([]string{"-c", "1", "-w", "1", "-I", "near"}, args...)...)
 	}
-	nping := func(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
-		return command("nping", "nmap", append([]string{"-e", "near", "-c", "2", "--rate", "100"}, args...)...)
-	}
 	for _, u := range []use{
 		{
 			name: "arpspoof poisons a victim",

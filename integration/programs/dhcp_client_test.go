@@ -124,7 +124,7 @@ type forgery struct {
 }
 
 var forgeries = []forgery{
-	{"chaddr is not eth.src", "default", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd1},
+	{"chaddr is not eth.src", "no-foreign-identity", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd1},
 		dhcpv4.WithHwAddr(net.HardwareAddr{0x02, 0, 0, 0, 0xba, 0xd1})},
 	{"giaddr", "no-relay", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd2},
 		dhcpv4.WithGatewayIP(net.IPv4(192, 0, 2, 99))},

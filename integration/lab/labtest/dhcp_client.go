@@ -72,7 +72,11 @@ func startDhcpcd(t testing.TB, p *lab.Pair, i, seconds int, id net.HardwareAddr)
 echo "configured $new_ip_address"
 `)
 	config := Write(t, dir, "dhcpcd.conf", 0o600, "nodelay\nipv4only\nnoipv4ll\nnogateway\nscript "+script+"\n")
+	var clientID string // none: its own
+	if id != nil {
+		clientID = "01:" + id.String()
+	}
 	own := `mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd && exec "$@"`
 	return Start(t, p, i, nil, Tool(t, "unshare", "util-linux"), "--mount", "sh", "-c", own, "sh",
-		path, "-4", "-1", "-w", "-d", "-f", config, "-I", id.String(), "-t", strconv.Itoa(seconds), p.Ifi[i].Name)
+		path, "-4", "-1", "-w", "-d", "-f", config, "-I", clientID, "-t", strconv.Itoa(seconds), p.Ifi[i].Name)
 }
