@@ -18,6 +18,7 @@ import (
 // TestARP: tools that claim addresses, on a node that announces its virtual ones. That is
 // what 192.0.2.16/28 are; 192.0.2.70 to .79 and the gateway's 192.0.2.254 are not.
 func TestARP(t *testing.T) {
+	t.Parallel()
 	node := example(t, "node-agent.yaml", "[eth0]", "packet-sockets")
 	arping := func(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 		return command("arping", "iputils-arping", append([]string{"-c", "1", "-w", "1", "-I", "near"}, args...)...)

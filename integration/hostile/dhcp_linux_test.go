@@ -25,6 +25,7 @@ func offer(t testing.TB) string {
 // TestDHCPHost: what tools and clients forge on a host that is a DHCP client and
 // nothing else. What comes by ordinary sockets is refused where all senders are guarded.
 func TestDHCPHost(t *testing.T) {
+	t.Parallel()
 	packetSockets, all := example(t, "dhcp-host.yaml", `["eth*", "en*"]`, "packet-sockets"), testdata(t, "dhcp-host.yaml")
 	udp := []string{"--udp", "--source-port", "67", "--dest-port", "68", "--data", offer(t), "192.0.2.1"}
 	uses := []use{

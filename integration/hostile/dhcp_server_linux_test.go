@@ -11,6 +11,7 @@ import (
 // TestDHCPServers: each server, on a machine whose policy lets it serve, is understood by
 // each client, on one whose policy lets it ask.
 func TestDHCPServers(t *testing.T) {
+	t.Parallel()
 	for _, server := range labtest.DHCPServers {
 		for _, client := range labtest.DHCPClients {
 			t.Run(server.Name+" and "+client.Name, func(t *testing.T) {
@@ -31,6 +32,7 @@ func TestDHCPServers(t *testing.T) {
 // TestRogueServers: where the policy says that a machine is no DHCP server, nobody hears
 // what a server on it answers, be it by packet sockets or by UDP.
 func TestRogueServers(t *testing.T) {
+	t.Parallel()
 	for i, server := range append(labtest.DHCPServers, labtest.DHCPServer{Name: "ettercap", Start: ettercapDHCP, Ready: "Starting Unified sniffing"}) {
 		client := labtest.DHCPClients[i%len(labtest.DHCPClients)]
 		t.Run(server.Name+" and "+client.Name, func(t *testing.T) {

@@ -1,96 +1,48 @@
 package hostile
 
 import (
-	"path"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-
-	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/integration/lab"
 	"github.com/postern-fw/postern/integration/lab/labtest"
-	"github.com/postern-fw/postern/kernel/bpf"
+	"github.com/postern-fw/postern/kernel"
 	"github.com/postern-fw/postern/kernel/gate"
 )
 
 // guarded is a policy in force at one end of a pair.
-type guarded struct{ engines []*bpf.Engine }
+type guarded struct{ kernel.Host }
 
-// guard puts a policy in force at one end, as its guard section says.
+// guard puts a policy in force at one end, in the kernel, and all of it.
 func guard(t testing.TB, p *lab.Pair, end int, policy string) *guarded {
 	t.Helper()
 	if err := gate.Probe(int(p.NS[end])); err != nil {
 		labtest.Cannot(t, "needs a kernel with netfilter's egress hook: "+err.Error())
 	}
-	parsed, _, err := firewall.Parse("policy.yaml", []byte(policy))
+	root, unmount, err := lab.BPFFS()
 	must(t, err)
-	g := &guarded{}
-	door := gate.Gate{Name: "postern", Owner: "postern, by its test", NetNS: int(p.NS[end])}
-	var devices []gate.Device
-	for _, section := range parsed.Guard {
-		if !names(section.Interfaces, p.Ifi[end].Name) {
-			continue
-		}
-		ingress := section.Direction == firewall.Ingress
-		spec, err := bpf.Compile(firewall.Compile(parsed), bpf.Options{Gate: !ingress, AllSenders: ingress || section.AllSenders})
-		must(t, err)
-		engine, err := spec.Load()
-		must(t, err)
-		t.Cleanup(func() { engine.Close() })
-		must(t, engine.SetInterface(p.Ifi[end].Index, p.Ifi[end].Name, p.Ifi[end].HardwareAddr))
-		g.engines = append(g.engines, engine)
-		hook := link.TCXOptions{Interface: p.Ifi[end].Index, Program: engine.Program(), Attach: ebpf.AttachTCXIngress}
-		if !ingress {
-			hook.Attach = ebpf.AttachTCXEgress
-			hook.Interface, err = door.Inspection()
-			must(t, err)
-			device := gate.Device{Name: p.Ifi[end].Name}
-			if section.AllSenders {
-				device.Senders = gate.All
-			}
-			devices = append(devices, device)
-		}
-		must(t, p.Do(end, func() error {
-			l, err := link.AttachTCX(hook)
-			if err == nil {
-				t.Cleanup(func() { l.Close() })
-			}
-			return err
-		}))
+	t.Cleanup(unmount)
+	g := &guarded{kernel.Host{Root: root, NetNS: int(p.NS[end])}}
+	status, err := g.Apply(kernel.Source{Name: "policy.yaml", Text: []byte(policy)}, kernel.ApplyOptions{})
+	must(t, err)
+	if len(status.Warnings) > 0 || len(status.Interfaces) == 0 {
+		t.Fatalf("%d interfaces are guarded, with these warnings: %q", len(status.Interfaces), status.Warnings)
 	}
-	if len(g.engines) == 0 {
-		t.Fatal("the policy guards no interface of this end")
-	}
-	must(t, door.Install(gate.Config{Devices: devices}))
 	return g
-}
-
-// names tells whether one of the patterns means name.
-func names(patterns []string, name string) bool {
-	for _, pattern := range patterns {
-		if ok, _ := path.Match(pattern, name); ok {
-			return true
-		}
-	}
-	return false
 }
 
 // decided is how many frames a rule has decided so far, or the "default", or that
 // they were "malformed".
-func (g *guarded) decided(t testing.TB, rule string) (frames uint64) {
+func (g *guarded) decided(t testing.TB, rule string) uint64 {
 	t.Helper()
-	for _, engine := range g.engines {
-		counters, err := engine.Counters()
-		must(t, err)
-		others := len(counters) - 2 // the default's and the malformed frames'
-		for i, c := range counters {
-			if i < others && c.Rule.Name == rule || i == others && rule == "default" || i == others+1 && rule == "malformed" {
-				frames += c.Frames
-			}
+	rules, err := g.Rules()
+	must(t, err)
+	for _, r := range rules {
+		if r.Name == rule {
+			return r.Frames
 		}
 	}
-	return frames
+	t.Fatalf("the policy has no rule %s", rule)
+	return 0
 }
 
 func must(t testing.TB, err error) {

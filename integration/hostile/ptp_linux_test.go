@@ -50,6 +50,7 @@ func ptp4l(t testing.TB, p *lab.Pair, end int, config string, args ...string) *l
 // TestPTP: a master and a slave find each other and exchange time, whichever of them is
 // guarded by a policy that lets nothing else pass.
 func TestPTP(t *testing.T) {
+	t.Parallel()
 	for _, profile := range []struct{ name, config string }{{"default profile", ptpDefault}, {"gPTP", gPTP}} {
 		for slave, role := range []string{"slave", "master"} {
 			t.Run(profile.name+", the guarded end is "+role, func(t *testing.T) {
@@ -105,6 +106,7 @@ func TestPTPAlone(t *testing.T) {
 
 // TestRogueGrandmaster: a slave's host gives time to nobody.
 func TestRogueGrandmaster(t *testing.T) {
+	t.Parallel()
 	run := func(config string, args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 		return func(t testing.TB, p *lab.Pair) *labtest.Program {
 			t.Helper()

@@ -10,6 +10,7 @@ import (
 
 // TestVirtualRouter: masters announce the virtual addresses of their policy's set, and no others.
 func TestVirtualRouter(t *testing.T) {
+	t.Parallel()
 	const (
 		advertisement = "ip.proto == 112 && ip.dst == 224.0.0.18"
 		announcement  = "arp.isgratuitous && arp.src.proto_ipv4 == "

@@ -63,20 +63,23 @@ echo "configured $new_ip_address"
 }
 
 // startDhcpcd gives it a /run and a /var/lib/dhcpcd of its own, since no option does.
-// It probes the address that it gets for some seconds (RFC 5227).
+// It probes the address that it gets for some seconds (RFC 5227). It goes when it has a
+// lease, and the rest of it when the script has run, for which the shell waits.
 func startDhcpcd(t testing.TB, p *lab.Pair, i, seconds int, id net.HardwareAddr) *Program {
 	path := Tool(t, "dhcpcd", "dhcpcd-base")
 	dir := t.TempDir()
 	script := Write(t, dir, "script", 0o700, `#!/bin/sh -e
 [ "$reason" = BOUND ] || exit 0
 echo "configured $new_ip_address"
+touch '`+dir+`/bound'
 `)
 	config := Write(t, dir, "dhcpcd.conf", 0o600, "nodelay\nipv4only\nnoipv4ll\nnogateway\nscript "+script+"\n")
 	var clientID string // none: its own
 	if id != nil {
 		clientID = "01:" + id.String()
 	}
-	own := `mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd && exec "$@"`
-	return Start(t, p, i, nil, Tool(t, "unshare", "util-linux"), "--mount", "sh", "-c", own, "sh",
+	shell := `mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd || exit 100
+bound=$1; shift; "$@" || exit; until [ -e "$bound" ]; do sleep .01; done`
+	return Start(t, p, i, nil, Tool(t, "unshare", "util-linux"), "--mount", "sh", "-c", shell, "sh", dir+"/bound",
 		path, "-4", "-1", "-w", "-d", "-f", config, "-I", clientID, "-t", strconv.Itoa(seconds), p.Ifi[i].Name)
 }
