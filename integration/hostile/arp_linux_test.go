@@ -66,7 +66,7 @@ func TestARP(t *testing.T) {
 		{
 			name:   "arping -D makes another give its address up",
 			run:    arping("-D", "192.0.2.77"),
-			forged: []forgery{{"arp.isprobe && arp.dst.proto_ipv4 == 192.0.2.77 || arp.src.proto_ipv4 == 0.0.0.0", "no-foreign-arp"}},
+			forged: []forgery{{"arp.src.proto_ipv4 == 0.0.0.0 && arp.dst.proto_ipv4 == 192.0.2.77", "no-foreign-arp"}},
 		},
 		{
 			name:   "arping -D for an address of the node's",
@@ -102,7 +102,8 @@ func TestARP(t *testing.T) {
 				{"arp.src.hw_mac == 52:54:00:00:00:73", "no-foreign-arp"},
 				{"arp.src.hw_mac == 52:54:00:00:00:74", "no-foreign-arp"},
 				{"eth.type == 0x88a8 && arp.src.proto_ipv4 == 192.0.2.75", "no-foreign-arp"},
-				{"llc && arp.src.proto_ipv4 == 192.0.2.76", "no-foreign-arp"},
+				{"eth.len && llc.type == 0x0806 && arp.src.proto_ipv4 == 192.0.2.76", "no-foreign-arp"},
+				{"eth.type == 0x8870 && llc.type == 0x0806 && arp.src.proto_ipv4 == 192.0.2.78", "no-foreign-arp"},
 				{"eth.src == 02:00:00:00:00:99", "own-hardware-address"},
 				{"arp.hw.size == 255", "malformed"},
 			},
@@ -125,23 +126,23 @@ func TestARP(t *testing.T) {
 			},
 		},
 		{
-			name: "trafgen by TX_RING", run: trafgen("--num", "1000", "--qdisc-path"),
+			name: "trafgen by TX_RING", run: trafgen("", "--num", "1000", "--qdisc-path"),
 			forged: []forgery{{"arp.src.proto_ipv4 == 192.0.2.77", "no-foreign-arp"}},
 			honest: []string{"arp.dst.proto_ipv4 == 192.0.2.9"},
 		},
 		{
-			name: "trafgen by sendto", run: trafgen("--num", "100", "--qdisc-path", "--gap", "10us"),
+			name: "trafgen by sendto", run: trafgen("", "--num", "100", "--qdisc-path", "--gap", "10us"),
 			forged: []forgery{{"arp.src.proto_ipv4 == 192.0.2.77", "no-foreign-arp"}},
 			honest: []string{"arp.dst.proto_ipv4 == 192.0.2.9"},
 		},
 		// It takes ENOBUFS, which a bypass sender hears from the gate, for a reason to try
 		// the same frame again, for ever.
 		{
-			name: "trafgen by TX_RING with PACKET_QDISC_BYPASS", run: trafgen(), endless: true, flood: true,
+			name: "trafgen by TX_RING with PACKET_QDISC_BYPASS", run: trafgen(""), endless: true, flood: true,
 			forged: []forgery{{"arp.src.proto_ipv4 == 192.0.2.77", "no-foreign-arp"}},
 		},
 		{
-			name: "trafgen by sendto with PACKET_QDISC_BYPASS", run: trafgen("--gap", "10us"), endless: true, flood: true,
+			name: "trafgen by sendto with PACKET_QDISC_BYPASS", run: trafgen("", "--gap", "10us"), endless: true, flood: true,
 			forged: []forgery{{"arp.src.proto_ipv4 == 192.0.2.77", "no-foreign-arp"}},
 		},
 	} {
@@ -197,8 +198,8 @@ func tcpreplay(t testing.TB, p *lab.Pair) *labtest.Program {
 	return labtest.Start(t, p, labtest.Near, nil, tool, "-i", "near", "--topspeed", name)
 }
 
-// trafgen sends a forged reply and an honest request in turns.
-func trafgen(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
+// trafgen sends a forged reply and an honest request in turns, in a cgroup if one is given.
+func trafgen(cgroup string, args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 	return func(t testing.TB, p *lab.Pair) *labtest.Program {
 		t.Helper()
 		var config []byte
@@ -211,7 +212,11 @@ func trafgen(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 		}
 		name := labtest.Write(t, t.TempDir(), "trafgen.cfg", 0o600, string(config))
 		// It would tune sysctls and interrupts of the machine.
-		args := append([]string{"--no-sock-mem", "--notouch-irq", "--cpus", "1", "--in", name, "--out", "near"}, args...)
-		return labtest.Start(t, p, labtest.Near, nil, labtest.Tool(t, "trafgen", "netsniff-ng"), args...)
+		tool := labtest.Tool(t, "trafgen", "netsniff-ng")
+		args := append([]string{tool, "--no-sock-mem", "--notouch-irq", "--cpus", "1", "--in", name, "--out", "near"}, args...)
+		if cgroup != "" {
+			args = append([]string{"sh", "-c", `echo 0 >"$0/cgroup.procs" && exec "$@"`, cgroup}, args...)
+		}
+		return labtest.Start(t, p, labtest.Near, nil, args[0], args[1:]...)
 	}
 }

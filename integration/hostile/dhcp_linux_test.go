@@ -27,7 +27,9 @@ func offer(t testing.TB) string {
 func TestDHCPHost(t *testing.T) {
 	t.Parallel()
 	packetSockets, all := example(t, "dhcp-host.yaml", `["eth*", "en*"]`, "packet-sockets"), testdata(t, "dhcp-host.yaml")
-	udp := []string{"--udp", "--source-port", "67", "--dest-port", "68", "--data", offer(t), "192.0.2.1"}
+	forge := func(how ...string) func(testing.TB, *lab.Pair) *labtest.Program {
+		return nping(append(how, "--udp", "--source-port", "67", "--dest-port", "68", "--data", offer(t), "192.0.2.1")...)
+	}
 	uses := []use{
 		{
 			name: "yersinia exhausts the pool", policy: packetSockets, endless: true, flood: true,
@@ -46,12 +48,12 @@ func TestDHCPHost(t *testing.T) {
 		},
 		{
 			name: "nping forges an OFFER by a packet socket", policy: packetSockets,
-			run:    nping(append(udp, "--send-eth", "--dest-mac", "ff:ff:ff:ff:ff:ff")...),
+			run:    forge("--send-eth", "--dest-mac", "ff:ff:ff:ff:ff:ff"),
 			forged: []forgery{{"udp.srcport == 67 && dhcp.option.dhcp == 2", "no-rogue-server"}},
 		},
 		{
 			name: "nping forges an OFFER by a raw IP socket", policy: all,
-			run:    nping(append(udp, "--send-ip")...),
+			run:    forge("--send-ip"),
 			forged: []forgery{{"udp.srcport == 67 && dhcp.option.dhcp == 2", "no-rogue-server"}},
 		},
 		{
