@@ -33,7 +33,7 @@ func TestDHCPHost(t *testing.T) {
 	uses := []use{
 		{
 			name: "yersinia exhausts the pool", policy: packetSockets, endless: true, flood: true,
-			run:    command("yersinia", "yersinia", "dhcp", "-interface", "near", "-attack", "1"),
+			run:    command("yersinia", "yersinia", "-l", "/dev/null", "dhcp", "-interface", "near", "-attack", "1"),
 			forged: []forgery{{"dhcp.option.dhcp == 1", "own-hardware-address"}},
 		},
 		{
@@ -135,7 +135,7 @@ func yersinia(args ...string) func(testing.TB, *lab.Pair) *labtest.Program {
 	return func(t testing.TB, p *lab.Pair) *labtest.Program {
 		t.Helper()
 		own := p.Ifi[labtest.Near].HardwareAddr.String()
-		args := append([]string{"dhcp", "-interface", "near", "-attack", "0", "-source", own, "-ch", own}, args...)
+		args := append([]string{"-l", "/dev/null", "dhcp", "-interface", "near", "-attack", "0", "-source", own, "-ch", own}, args...)
 		return labtest.Start(t, p, labtest.Near, nil, labtest.Tool(t, "yersinia", "yersinia"), args...)
 	}
 }

@@ -28,8 +28,10 @@
 //	ucarp         1.5.2    packet, SOCK_RAW                         bound          ETH_P_ALL
 //	ptp4l         3.1.1    packet, SOCK_RAW, SO_TIMESTAMPING        bound          ETH_P_ALL
 //
-// Two things that users will notice. trafgen takes the ENOBUFS that a sender with
-// PACKET_QDISC_BYPASS hears from the gate for a reason to send the same frame again,
-// for ever; in a sealed cgroup it does without and ends. And ptp4l waits in vain for the
-// transmit timestamp of an event message that was refused, and calls its port faulty.
+// What users will notice: trafgen takes the ENOBUFS that a sender with
+// PACKET_QDISC_BYPASS hears from the gate for a reason to send the same frame again, for
+// ever; in a sealed cgroup it does without and ends. Under `hook: tc` every sender hears
+// ENOBUFS for what was refused: there tcpreplay, too, gets no further, and scapy raises
+// OSError. And ptp4l waits in vain for the transmit timestamp of an event message that
+// was refused, and calls its port faulty.
 package hostile

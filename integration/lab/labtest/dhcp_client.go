@@ -63,15 +63,15 @@ echo "configured $new_ip_address"
 }
 
 // startDhcpcd gives it a /run and a /var/lib/dhcpcd of its own, since no option does.
-// It probes the address that it gets for some seconds (RFC 5227). It goes when it has a
-// lease, and the rest of it when the script has run, for which the shell waits.
+// It probes the address that it gets for some seconds (RFC 5227). When it has a lease, it
+// goes into the background, where its script cannot be heard: for that the shell waits.
 func startDhcpcd(t testing.TB, p *lab.Pair, i, seconds int, id net.HardwareAddr) *Program {
 	path := Tool(t, "dhcpcd", "dhcpcd-base")
 	dir := t.TempDir()
 	script := Write(t, dir, "script", 0o700, `#!/bin/sh -e
 [ "$reason" = BOUND ] || exit 0
-echo "configured $new_ip_address"
-touch '`+dir+`/bound'
+echo "configured $new_ip_address" >'`+dir+`/new'
+mv '`+dir+`/new' '`+dir+`/bound'
 `)
 	config := Write(t, dir, "dhcpcd.conf", 0o600, "nodelay\nipv4only\nnoipv4ll\nnogateway\nscript "+script+"\n")
 	var clientID string // none: its own
@@ -79,7 +79,7 @@ touch '`+dir+`/bound'
 		clientID = "01:" + id.String()
 	}
 	shell := `mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd || exit 100
-bound=$1; shift; "$@" || exit; until [ -e "$bound" ]; do sleep .01; done`
+bound=$1; shift; "$@" || exit; until [ -e "$bound" ]; do sleep .01; done; cat "$bound"`
 	return Start(t, p, i, nil, Tool(t, "unshare", "util-linux"), "--mount", "sh", "-c", shell, "sh", dir+"/bound",
 		path, "-4", "-1", "-w", "-d", "-f", config, "-I", clientID, "-t", strconv.Itoa(seconds), p.Ifi[i].Name)
 }
