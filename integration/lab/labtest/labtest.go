@@ -72,7 +72,7 @@ func In(t testing.TB, p *lab.Pair, i int, fn func() error) {
 	}
 }
 
-// Example is a policy that the project hands out.
+// Example is a policy that the project hands out, for a package two directories down.
 func Example(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../examples/" + name)
