@@ -8,13 +8,13 @@ type Reason uint16
 
 // The firewall's own reasons. The zero value goes with the zero Decision.
 const (
-	ReasonNoPolicy       Reason = iota // no program in force
-	ReasonRule                         // a rule decided
-	ReasonDefault                      // no rule did
-	ReasonTooManyEffects               // more than MaxEffects rules acted
-	ReasonRecursion                    // forwarded more often than the bound
-	ReasonUnsendable                   // the result could not be transmitted as asked
-	ReasonUnknownInterface             // the policy asks for name or address of an interface that is not known (yet)
+	ReasonNoPolicy         Reason = iota // no program in force
+	ReasonRule                           // a rule decided
+	ReasonDefault                        // no rule did
+	ReasonTooManyEffects                 // more than MaxEffects rules acted
+	ReasonRecursion                      // forwarded more often than the bound
+	ReasonUnsendable                     // the result could not be transmitted as asked
+	ReasonUnknownInterface               // the policy asks for name or address of an interface that is not known (yet)
 )
 
 // MalformedReason is the reason of a frame dropped for c.

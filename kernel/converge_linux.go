@@ -267,7 +267,17 @@ func (h *hooks) attachGate() error {
 	if err != nil || p == nil {
 		return err
 	}
-	return h.attachment(h.inspection, firewall.Egress).Install(p)
+	return install(h.attachment(h.inspection, firewall.Egress), p)
+}
+
+// install attaches a program. A pin in our own directory that is in force elsewhere is that of an
+// interface that was moved to another namespace, whose index another one has now.
+func install(a tc.Attachment, p *ebpf.Program) error {
+	err := a.Install(p)
+	if !errors.Is(err, tc.ErrForeign) || tc.Release(a.Pin()) != nil {
+		return err
+	}
+	return a.Install(p)
 }
 
 // tcKey is a tc hook.
@@ -300,7 +310,7 @@ func (h *hooks) attachAll() error {
 	for k := range wanted {
 		p, err := h.program(now[k], then[k], false)
 		if err == nil {
-			err = h.attachment(k.index, k.direction).Install(p)
+			err = install(h.attachment(k.index, k.direction), p)
 		}
 		if err != nil && !errors.Is(err, tc.ErrNoInterface) { // gone meanwhile
 			return err
@@ -362,9 +372,14 @@ func (h *hooks) detachRest() error {
 		wanted[h.attachment(h.inspection, firewall.Egress).Pin()] = true
 	}
 	for _, a := range list {
-		if !wanted[a.Pin()] {
-			err = errors.Join(err, a.Remove())
+		if wanted[a.Pin()] {
+			continue
 		}
+		e := a.Remove()
+		if errors.Is(e, tc.ErrForeign) { // moved to another namespace
+			e = tc.Release(a.Pin())
+		}
+		err = errors.Join(err, e)
 	}
 	return err
 }

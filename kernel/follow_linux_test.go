@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/postern-fw/postern/integration/lab"
@@ -183,5 +185,41 @@ func TestAtOnce(t *testing.T) {
 	must(t, err)
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after flush: %v", err)
+	}
+}
+
+// TestMoved: an interface that goes to another namespace leaves the guard behind, which the policy's words
+// do not reach there.
+func TestMoved(t *testing.T) {
+	for _, hook := range []string{"tc", "gate"} {
+		t.Run(hook, func(t *testing.T) {
+			w := newWorld(t)
+			w.second()
+			policy := "policy: p\nhook: " + hook + "\nguard: [{interfaces: [near, aside]}]\n"
+			w.apply(policy)
+			must(t, w.Do(0, func() error {
+				l, err := netlink.LinkByName("aside")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetNsFd(l, int(w.NS[1]))
+			}))
+			w.apply(policy)
+			if got := w.guarded(); !slices.Equal(got, []string{"near"}) {
+				t.Errorf("guarded: %v", got)
+			}
+			must(t, w.Do(1, func() error {
+				l, err := netlink.LinkByName("aside")
+				if err != nil {
+					return err
+				}
+				r, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXEgress})
+				if err == nil && len(r.Programs) > 0 {
+					t.Errorf("%d programs are still attached", len(r.Programs))
+				}
+				return err
+			}))
+			must(t, w.Flush())
+		})
 	}
 }

@@ -203,3 +203,30 @@ func listPins(dir string, netns int) (found []Attachment, err error) {
 	}
 	return found, nil
 }
+
+// Release takes away what a pin of this package keeps, at whatever interface it is: one that was moved
+// to another network namespace takes its link along. That there is none is no error.
+func Release(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("tc: %s: %w", pin, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return fmt.Errorf("tc: %s: %w", pin, err)
+	}
+	if info.TCX() == nil {
+		return fmt.Errorf("tc: %s %w: it is a link of type %v", pin, ErrForeign, info.Type)
+	}
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
+		return fmt.Errorf("tc: detach %s: %w", pin, err)
+	}
+	if err := l.Unpin(); err != nil {
+		return fmt.Errorf("tc: remove %s: %w", pin, err)
+	}
+	return nil
+}
