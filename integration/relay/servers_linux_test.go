@@ -68,7 +68,8 @@ func startKea(t testing.TB, p *lab.Pair, segments, lease int) *labtest.Program {
   "interfaces-config": {"interfaces": ["far"], "dhcp-socket-type": "udp"},
   "lease-database": {"type": "memfile", "persist": false},
   "authoritative": true, "valid-lifetime": %d, "subnet4": [%s],
-  "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout", "flush": true}]}]
+  "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout", "flush": true}]},
+    {"name": "kea-dhcp4.leases", "severity": "WARN"}]
 }}`, lease, strings.Join(subnets, ",")))
 	env := []string{"KEA_PIDFILE_DIR=" + dir, "KEA_LOCKFILE_DIR=" + dir}
 	return labtest.Start(t, p, serverEnd, env, path, "-c", config)
