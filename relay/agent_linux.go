@@ -30,6 +30,8 @@ type Agent struct {
 	guard  *firewall.Firewall
 	event  func(*Event)
 	events limiter
+	// retries are answers that are looked at again.
+	retries limiter
 
 	jobs *errgroup.Group
 	udp  *wire.Socket

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/postern-fw/postern/proto/dhcp"
 	"github.com/postern-fw/postern/relay/binding"
@@ -70,47 +72,47 @@ func (a *Agent) answer(r *reply, now int64) Reason {
 }
 
 // circuitOf finds the circuit by option 82, as the agent has sent it and servers send it back
-// (RFC 3046, 2.2). A message that went up with the client's own is known by its request.
+// (RFC 3046, 2.2).
 func (a *Agent) circuitOf(r *reply, now int64) Reason {
-	var info message.Info
-	if !info.Decode(message.Option(&r.m, dhcp.OptRelayAgentInfo)) {
-		if a.config.policy() == message.Keep {
-			return a.circuitOfRequest(r, now)
+	info := message.Option(&r.m, dhcp.OptRelayAgentInfo)
+	for it := dhcp.NewSuboptions(info); it.Next(); {
+		if c := a.circuits[string(it.Data)]; c != nil && it.Code == message.SubCircuitID {
+			r.circuit = c
 		}
-		return NoInfo
 	}
-	if r.circuit = a.circuits[string(info.Circuit)]; r.circuit == nil {
-		if a.config.policy() == message.Keep {
-			return a.circuitOfRequest(r, now)
-		}
-		return ForeignCircuit
+	if r.circuit == nil {
+		return a.circuitOfRequest(r, info != nil, now)
 	}
 	var err error
 	if r.request, err = a.table.Answered(r.Place, r.mac, r.m.XID(), now); err != nil {
 		return NoRequest
 	}
-	if r.request.Kept {
-		return Relayed
-	}
 	var room [256]byte
-	if string(r.remoteID(room[:0], r.mac)) != string(info.Remote) {
+	if remote := r.remoteID(room[:0], r.mac); r.remote != "" && !r.request.HasInfo && !message.HasSub(info, message.SubRemoteID, string(remote)) {
 		return ForeignRemote
 	}
 	return Relayed
 }
 
-func (a *Agent) circuitOfRequest(r *reply, now int64) Reason {
-	for _, c := range a.circuits {
-		if c.giaddr != r.m.GIAddr() {
-			continue
-		}
-		request, err := a.table.Answered(c.Place, r.mac, r.m.XID(), now)
-		if err == nil && request.Kept {
-			r.circuit, r.request = c, request
-			return Relayed
+// circuitOfRequest finds the circuit where the client has sent an option 82 itself: ours was
+// not added then, or is not sent back by servers that know each sub-option once.
+func (a *Agent) circuitOfRequest(r *reply, has bool, now int64) Reason {
+	if p := a.config.policy(); p == message.Keep || p == message.Append {
+		for _, c := range a.circuits {
+			if c.giaddr != r.m.GIAddr() {
+				continue
+			}
+			request, err := a.table.Answered(c.Place, r.mac, r.m.XID(), now)
+			if err == nil && request.HasInfo {
+				r.circuit, r.request = c, request
+				return Relayed
+			}
 		}
 	}
-	return NoRequest
+	if has {
+		return ForeignCircuit
+	}
+	return NoInfo
 }
 
 // learn finds what an answer means for the client's binding.
@@ -161,6 +163,36 @@ func (a *Agent) passed(l *letter, now int64) Reason {
 	return Relayed
 }
 
+const (
+	firstWait = 10 * time.Millisecond
+	lastWait  = 8 * firstWait
+)
+
+// later looks again at an answer that passed: its request is read from another socket, by another
+// goroutine, which may not have come to it yet.
+func (a *Agent) later(p *port, frame []byte, o wire.Origin, wait time.Duration) {
+	if !a.retries.allow() {
+		p.reasons[NoRequest].Add(1)
+		return
+	}
+	frame = slices.Clone(frame)
+	time.AfterFunc(wait, func() {
+		l := letter{origin: o}
+		r := a.read(p, frame, &l)
+		if r == Relayed {
+			r = a.passed(&l, binding.BootTime())
+		}
+		switch {
+		case r == Relayed:
+			p.relayed(l.m.Type)
+		case r == NoRequest && wait < lastWait:
+			a.later(p, frame, o, 2*wait)
+		default:
+			a.drop(&p.counters, r, p.ifi.Name, &l, nil)
+		}
+	})
+}
+
 // believed says whether a message that passes is from one of the servers: by its identifier,
 // since another relay agent may have brought it. A listener without a list believes all.
 func (a *Agent) believed(r *reply) bool {
@@ -171,7 +203,7 @@ func (a *Agent) believed(r *reply) bool {
 // deliver makes the frame for the client, and sends it: an ACK by way of the ledger.
 func (a *Agent) deliver(r *reply, direct *mail) Reason {
 	var room [roomLen]byte
-	b, err := message.ToClient(room[:0], &r.m, r.request.Kept)
+	b, err := message.ToClient(room[:0], &r.m, r.request.Info, r.request.HasInfo)
 	switch {
 	case errors.Is(err, message.ErrInfo):
 		return Malformed

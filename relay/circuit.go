@@ -95,8 +95,7 @@ func (c *circuit) remoteID(dst []byte, mac binding.MAC) []byte {
 	return append(dst, after...)
 }
 
-// info appends the agent's sub-options for a client. The circuit ID is the first, by which
-// message.Info finds them again.
+// info appends the agent's sub-options for a client.
 func (c *circuit) info(dst []byte, mac binding.MAC, override, unicast bool) []byte {
 	dst = append(append(dst, message.SubCircuitID, byte(len(c.id))), c.id...)
 	if c.remote != "" {

@@ -25,7 +25,7 @@ type Event struct {
 	Missed uint64 `json:"missed,omitempty"`
 }
 
-// limiter lets a hundred things a second happen.
+// limiter lets a thousand things a second happen.
 type limiter struct {
 	mu     sync.Mutex
 	second int64
@@ -45,7 +45,7 @@ func (l *limiter) count() (ok bool, missed uint64) {
 	if now := time.Now().Unix(); now != l.second {
 		l.second, l.n = now, 0
 	}
-	if l.n++; l.n > 100 {
+	if l.n++; l.n > 1000 {
 		l.missed++
 		return false, 0
 	}

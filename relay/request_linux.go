@@ -60,9 +60,12 @@ func (a *Agent) heard(p *port, b *wire.Batch) {
 				r = a.request(&l, now, out, mem, failed)
 			}
 		}
-		if r == Relayed {
+		switch {
+		case r == Relayed:
 			p.relayed(l.m.Type)
-		} else {
+		case r == NoRequest:
+			a.later(p, b.Bytes(i), l.origin, firstWait)
+		default:
 			a.drop(&p.counters, r, p.ifi.Name, &l, nil)
 		}
 	}
@@ -114,8 +117,10 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 	}
 	info := mem.take()
 	policy := a.config.policy()
-	kept := l.m.Has(dhcp.OptRelayAgentInfo) && policy == message.Keep
-	r := request(l, now, kept)
+	r := request(l, now)
+	if r.HasInfo = l.m.Has(dhcp.OptRelayAgentInfo) && policy != message.Replace; r.HasInfo {
+		r.Info = string(message.Option(&l.m, dhcp.OptRelayAgentInfo))
+	}
 	switch l.m.Type {
 	case message.Release, message.Decline:
 		c, err := a.table.Released(l.Place, l.mac, r.ClientID, r.Address)
@@ -133,7 +138,7 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 	}
 	info = l.info(info, l.mac, a.config.Option82.Override, l.Dst != 0xffffffff)
 	mem.used(len(info))
-	b, _, err := message.ToServer(mem.take(), &l.m, l.giaddr, policy, info)
+	b, err := message.ToServer(mem.take(), &l.m, l.giaddr, policy, info)
 	switch {
 	case errors.Is(err, message.ErrHasInfo):
 		return HasInfo
@@ -174,8 +179,8 @@ func (a *Agent) forUs(l *letter) bool {
 }
 
 // request is what is to be remembered of a message.
-func request(l *letter, now int64, kept bool) binding.Request {
-	r := binding.Request{MAC: l.mac, XID: l.m.XID(), VLAN: l.VLAN, Type: l.m.Type, Kept: kept, Rapid: l.m.Has(80), At: now}
+func request(l *letter, now int64) binding.Request {
+	r := binding.Request{MAC: l.mac, XID: l.m.XID(), VLAN: l.VLAN, Type: l.m.Type, Rapid: l.m.Has(80), At: now}
 	r.Address = binding.IPv4(message.Address(&l.m, dhcp.OptRequestedIP))
 	if r.Address == 0 || l.m.Type == message.Release {
 		r.Address = binding.IPv4(l.m.CIAddr())

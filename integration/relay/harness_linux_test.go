@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,7 +27,13 @@ import (
 // postern is the command, built for these tests.
 var postern string
 
+// TestMain lets more tests run at a time than there are processors: the programs wait more than
+// they work.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err) // package testing has it
+	}
 	dir, err := os.MkdirTemp("", "postern-relay-")
 	if err == nil {
 		postern = filepath.Join(dir, "postern")
@@ -169,6 +176,13 @@ func (s *site) relay(config string, args ...string) *labtest.Program {
 	s.t.Helper()
 	g := labtest.Start(s.t, s.up, agentEnd, nil, postern, append([]string{"relay", "--config", config}, args...)...)
 	g.Says(s.t, "msg=ready")
+	s.t.Cleanup(func() {
+		if s.t.Failed() && !g.Ended() {
+			var list []relay.Count
+			_ = s.ask("/counters").Decode(&list)
+			s.t.Logf("counters: %+v", list)
+		}
+	})
 	return g
 }
 

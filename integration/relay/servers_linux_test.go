@@ -34,7 +34,7 @@ func startDHCPD(t testing.TB, p *lab.Pair, segments, lease int) *labtest.Program
 	t.Helper()
 	path, dir := labtest.Tool(t, "dhcpd", "isc-dhcp-server"), t.TempDir()
 	var b strings.Builder
-	fmt.Fprintf(&b, "authoritative; ping-check false; default-lease-time %d; min-lease-time %d; max-lease-time %d;\n", lease, lease, lease)
+	fmt.Fprintf(&b, "authoritative; ping-check false; dhcp-cache-threshold 0; default-lease-time %d; min-lease-time %d; max-lease-time %d;\n", lease, lease, lease)
 	b.WriteString("subnet 192.0.2.0 netmask 255.255.255.0 { }\n")
 	for i := 1; i <= segments; i++ {
 		fmt.Fprintf(&b, "subnet 10.%d.0.0 netmask 255.255.0.0 { range 10.%d.0.100 10.%d.255.99; option routers 10.%d.0.1; }\n", i, i, i, i)

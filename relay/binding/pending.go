@@ -10,8 +10,9 @@ type Request struct {
 	VLAN uint16
 	// Type is option 53.
 	Type uint8
-	// Kept says that it went on with the client's own option 82.
-	Kept bool
+	// Info is the client's own option 82 with which it went on, valid if HasInfo.
+	Info    string
+	HasInfo bool
 	// Rapid says that it asks for an ACK at once (RFC 4039).
 	Rapid bool
 	// Address is the one that it asks for, or that the client has; 0 if it names none.

@@ -15,34 +15,14 @@ const (
 	SubServerID      = 11 // RFC 5107
 )
 
-// Info is what the agent's own sub-options say.
-type Info struct {
-	// At is where they begin: at the last circuit ID.
-	At int
-	// Circuit and Remote are nil where they are missing.
-	Circuit, Remote []byte
-}
-
-// Decode reads the sub-options of an option 82. It is false if they run past the end or
-// have no circuit ID.
-func (i *Info) Decode(b []byte) bool {
-	*i = Info{}
-	at, it := 0, dhcp.NewSuboptions(b)
-	for it.Next() {
-		switch it.Code {
-		case SubCircuitID:
-			i.At, i.Circuit, i.Remote = at, it.Data, nil
-		case SubRemoteID:
-			i.Remote = it.Data
+// HasSub reports whether an option 82 has a sub-option with this data.
+func HasSub(info []byte, code byte, data string) bool {
+	for it := dhcp.NewSuboptions(info); it.Next(); {
+		if it.Code == code && string(it.Data) == data {
+			return true
 		}
-		at += 2 + len(it.Data)
 	}
-	return it.Malformed == dhcp.CauseNone && i.Circuit != nil
-}
-
-// AppendSub appends a sub-option.
-func AppendSub(dst []byte, code byte, data []byte) []byte {
-	return append(append(dst, code, byte(len(data))), data...)
+	return false
 }
 
 // AppendAddress appends a sub-option that is an IPv4 address.

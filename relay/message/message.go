@@ -68,19 +68,18 @@ var (
 )
 
 // ToServer appends to dst what goes to the servers for m: one more hop, giaddr if m has
-// none, and option 82 with the sub-options info, if there are any. kept says that m's own
-// option 82 went on alone.
-func ToServer(dst []byte, m *dhcp.Message, giaddr uint32, p Policy, info []byte) (out []byte, kept bool, err error) {
-	at := len(dst)
+// none, and option 82 with the sub-options info, if there are any.
+func ToServer(dst []byte, m *dhcp.Message, giaddr uint32, p Policy, info []byte) (out []byte, err error) {
+	at, kept := len(dst), false
 	var there []byte // m's own sub-options
 	dst, there, err = withoutInfo(dst, m)
 	if err != nil {
-		return dst[:at], false, err
+		return dst[:at], err
 	}
 	if m.Has(dhcp.OptRelayAgentInfo) {
 		switch p {
 		case Drop:
-			return dst[:at], false, ErrHasInfo
+			return dst[:at], ErrHasInfo
 		case Keep:
 			info, kept = nil, true
 		case Replace:
@@ -88,32 +87,24 @@ func ToServer(dst []byte, m *dhcp.Message, giaddr uint32, p Policy, info []byte)
 		}
 	}
 	if dst, err = end(dst, at, there, info, kept); err != nil {
-		return dst[:at], false, err
+		return dst[:at], err
 	}
 	dst[at+hopsAt]++
 	if m.GIAddr() == 0 {
 		binary.BigEndian.PutUint32(dst[at+giaddrAt:], giaddr)
 	}
-	return dst, kept, nil
+	return dst, nil
 }
 
-// ToClient appends to dst what goes to the client for m: without the sub-options that are
-// the agent's own, which are the last ones of option 82, from a circuit ID on. If kept,
-// option 82 was the client's own, and goes back to it.
-func ToClient(dst []byte, m *dhcp.Message, kept bool) (out []byte, err error) {
+// ToClient appends to dst what goes to the client for m: in place of its option 82 the one that the
+// client has sent itself, if it has sent one (RFC 3046, 2.1).
+func ToClient(dst []byte, m *dhcp.Message, sent string, has bool) (out []byte, err error) {
 	at := len(dst)
-	dst, there, err := withoutInfo(dst, m)
+	dst, _, err = withoutInfo(dst, m)
+	if err == nil {
+		dst, err = end(dst, at, nil, []byte(sent), has)
+	}
 	if err != nil {
-		return dst[:at], err
-	}
-	if !kept {
-		var info Info
-		if there != nil && !info.Decode(there) {
-			return dst[:at], ErrInfo
-		}
-		there = there[:info.At]
-	}
-	if dst, err = end(dst, at, there, nil, kept && m.Has(dhcp.OptRelayAgentInfo)); err != nil {
 		return dst[:at], err
 	}
 	return dst, nil
