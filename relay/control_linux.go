@@ -42,12 +42,11 @@ func (i *Item) Binding() binding.Binding {
 	return b
 }
 
+// Listen makes the control socket.
+func (a *Agent) Listen() (net.Listener, error) { return listenControl(a.config.Control) }
+
 // Serve answers `postern bindings` on the control socket until the context ends.
-func (a *Agent) Serve(ctx context.Context) error {
-	l, err := listenControl(a.config.Control)
-	if err != nil {
-		return err
-	}
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /bindings", a.list)
 	mux.HandleFunc("POST /bindings", a.take)

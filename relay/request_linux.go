@@ -63,6 +63,7 @@ func (a *Agent) heard(p *port, b *wire.Batch) {
 		switch {
 		case r == Relayed:
 			p.relayed(l.m.Type)
+		case r == NoRequest && a.config.Mode == ModeSnoop: // what is for all comes by at every port
 		case r == NoRequest:
 			a.later(p, b.Bytes(i), l.origin, firstWait)
 		default:

@@ -94,6 +94,11 @@ func (r *relayCommand) run(ctx context.Context) error {
 		return r.t.refused(err)
 	}
 	defer agent.Close()
+	control, err := agent.Listen()
+	if err != nil {
+		return r.t.refused(err)
+	}
+	defer control.Close()
 	metrics, err := r.newMetrics(agent)
 	if err != nil {
 		return err
@@ -102,7 +107,7 @@ func (r *relayCommand) run(ctx context.Context) error {
 	jobs, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { _ = metrics.Close() })()
 	jobs.Go(metrics.serve)
-	jobs.Go(func() error { return agent.Serve(ctx) })
+	jobs.Go(func() error { return agent.Serve(ctx, control) })
 	jobs.Go(func() error {
 		return agent.Run(ctx, func() {
 			o.Log.Info("ready", "bindings", agent.Len())

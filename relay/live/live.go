@@ -71,7 +71,7 @@ func (s *Set) element(b *binding.Binding) []string {
 	for i, t := range s.parts {
 		switch t {
 		case "string":
-			out[i] = strconv.Quote(b.Interface)
+			out[i] = b.Interface
 		case "ipv4":
 			out[i] = b.IP.String()
 		case "mac":
