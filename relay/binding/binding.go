@@ -88,6 +88,9 @@ type Binding struct {
 	Static bool
 }
 
+// String names it by its address, its client and the place.
+func (b Binding) String() string { return fmt.Sprintf("%s %s %s", b.IP, b.MAC, b.Place) }
+
 // Never reports whether it has no end.
 func (b *Binding) Never() bool { return b.Deadline == 0 }
 

@@ -47,7 +47,13 @@ type port struct {
 	pending
 	// limit is how many clients may be there; 0 is any number.
 	limit   int
-	clients map[MAC]client
+	clients map[identity]client
+}
+
+// identity is a client to servers: each gets an address of its own.
+type identity struct {
+	mac MAC
+	id  string
 }
 
 // client counts a client's bindings, and when it last asked for one.
@@ -61,7 +67,7 @@ func NewTable() *Table {
 	return &Table{held: map[IPv4]entry{}, index: map[string]uint32{}, ports: map[string]*port{}}
 }
 
-// Limit bounds the clients of an interface: hardware addresses that hold an address there, or
+// Limit bounds the clients of an interface: those that hold an address there, or
 // that have asked for one in the last two minutes, since servers keep what they have
 // offered for about so long. 0 is no bound.
 func (t *Table) Limit(iface string, clients int) {
@@ -72,12 +78,12 @@ func (t *Table) Limit(iface string, clients int) {
 	if clients == 0 {
 		return
 	}
-	p.clients = map[MAC]client{}
+	p.clients = map[identity]client{}
 	for _, e := range t.held {
 		if t.names[e.iface] == iface {
-			c := p.clients[e.mac]
+			c := p.clients[identity{e.mac, e.clientID}]
 			c.held++
-			p.clients[e.mac] = c
+			p.clients[identity{e.mac, e.clientID}] = c
 		}
 	}
 }
@@ -96,7 +102,7 @@ func (t *Table) Asked(iface string, r Request) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.port(iface)
-	if p.limit > 0 && !p.admit(r.MAC, r.At) {
+	if p.limit > 0 && !p.admit(identity{r.MAC, r.ClientID}, r.At) {
 		return ErrTooMany
 	}
 	p.put(r)
@@ -104,8 +110,8 @@ func (t *Table) Asked(iface string, r Request) error {
 }
 
 // admit says whether there is room for a client.
-func (p *port) admit(mac MAC, now int64) bool {
-	c, known := p.clients[mac]
+func (p *port) admit(who identity, now int64) bool {
+	c, known := p.clients[who]
 	if !known && len(p.clients) >= p.limit {
 		for m, c := range p.clients {
 			if c.held == 0 && now-c.asked > answerTime {
@@ -117,7 +123,7 @@ func (p *port) admit(mac MAC, now int64) bool {
 		}
 	}
 	c.asked = now
-	p.clients[mac] = c
+	p.clients[who] = c
 	return true
 }
 
@@ -202,10 +208,11 @@ func (t *Table) count(b *Binding, n int) {
 	if p == nil || p.clients == nil {
 		return
 	}
-	c := p.clients[b.MAC]
+	who := identity{b.MAC, b.ClientID}
+	c := p.clients[who]
 	c.held += n
-	if p.clients[b.MAC] = c; c.held == 0 && c.asked == 0 {
-		delete(p.clients, b.MAC)
+	if p.clients[who] = c; c.held == 0 && c.asked == 0 {
+		delete(p.clients, who)
 	}
 }
 
