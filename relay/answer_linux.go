@@ -117,7 +117,10 @@ func (a *Agent) circuitOfRequest(r *reply, has bool, now int64) Reason {
 
 // learn finds what an answer means for the client's binding.
 func learn(r *reply, table *binding.Table) Reason {
+	server := binding.IPv4(message.Address(&r.m, dhcp.OptServerID))
 	switch {
+	case r.request.Server != 0 && r.request.Server != server && r.m.Type != message.Offer:
+		return NotChosen
 	case r.m.Type == message.NAK:
 		r.change, r.has = table.Refused(r.Place, r.request)
 	case r.m.Type == message.ACK && (r.request.Type == message.Request || r.request.Type == message.Discover && r.request.Rapid):
@@ -132,7 +135,7 @@ func learn(r *reply, table *binding.Table) Reason {
 			return Relayed
 		}
 		b := binding.Binding{IP: binding.IPv4(r.m.YIAddr()), MAC: r.mac, Place: r.Place, ClientID: r.request.ClientID,
-			Server: binding.IPv4(message.Address(&r.m, dhcp.OptServerID))}
+			Server: server}
 		b.Until(r.request.At, uint32(lease[0])<<24|uint32(lease[1])<<16|uint32(lease[2])<<8|uint32(lease[3]))
 		r.change, r.has = binding.Change{Binding: b}, true
 	case r.m.Type == message.ACK && r.request.Type != message.Inform:

@@ -30,6 +30,7 @@ const (
 	TypeOfClient
 	NoRequest
 	Taken
+	NotChosen
 	NoLeaseTime
 	Busy
 	NotStored
@@ -62,6 +63,7 @@ var reasonNames = [reasons]string{
 	TypeOfClient:   "client-message-from-a-server",
 	NoRequest:      "no-request",
 	Taken:          "address-of-a-static-binding",
+	NotChosen:      "server-not-chosen",
 	NoLeaseTime:    "no-lease-time",
 	Busy:           "database-busy",
 	NotStored:      "binding-not-stored",

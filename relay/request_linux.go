@@ -182,6 +182,7 @@ func (a *Agent) forUs(l *letter) bool {
 // request is what is to be remembered of a message.
 func request(l *letter, now int64) binding.Request {
 	r := binding.Request{MAC: l.mac, XID: l.m.XID(), VLAN: l.VLAN, Type: l.m.Type, Rapid: l.m.Has(80), At: now}
+	r.Server = binding.IPv4(message.Address(&l.m, dhcp.OptServerID))
 	r.Address = binding.IPv4(message.Address(&l.m, dhcp.OptRequestedIP))
 	if r.Address == 0 || l.m.Type == message.Release {
 		r.Address = binding.IPv4(l.m.CIAddr())

@@ -15,6 +15,8 @@ type Request struct {
 	HasInfo bool
 	// Rapid says that it asks for an ACK at once (RFC 4039).
 	Rapid bool
+	// Server is the one that it has chosen; 0 if it names none.
+	Server IPv4
 	// Address is the one that it asks for, or that the client has; 0 if it names none.
 	Address  IPv4
 	ClientID string
