@@ -14,8 +14,6 @@ import (
 	"fmt"
 	"net"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // MAC is a hardware address.
@@ -93,15 +91,6 @@ func (b Binding) String() string { return fmt.Sprintf("%s %s %s", b.IP, b.MAC, b
 
 // Never reports whether it has no end.
 func (b *Binding) Never() bool { return b.Deadline == 0 }
-
-// BootTime is CLOCK_BOOTTIME in nanoseconds.
-func BootTime() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 1<<63 - 1 // no clock: every deadline has passed
-	}
-	return ts.Nano()
-}
 
 // Until sets the end: so long after an instant of CLOCK_BOOTTIME. Infinite leases (RFC 2131,
 // 3.3) have none.
