@@ -215,7 +215,8 @@ func (a *Agent) deliver(r *reply, direct *mail) Reason {
 	}
 	d := wire.Datagram{EthSrc: r.port.mac, Src: r.address, SrcPort: 67, DstPort: 68, Payload: b}
 	d.EthDst, d.Dst = target(&r.m, r.mac)
-	p := parcel{port: r.port, to: d.EthDst, frame: d.Append(frames.Get().([]byte)[:0], r.VLAN, r.VLAN != 0)}
+	p := parcel{port: r.port, to: d.EthDst, room: frames.Get().(*frameRoom)}
+	p.frame = d.Append(p.room[:0], r.VLAN, r.VLAN != 0)
 	if !r.has {
 		direct.add(p)
 		return Relayed

@@ -113,9 +113,8 @@ func (s *site) wire(near, far string) *lab.Pair {
 	})
 	for i, name := range []string{near, far} {
 		labtest.In(s.t, p, i, func() (err error) {
-			lo, err := netlink.LinkByName("lo")
-			if err == nil {
-				err = netlink.LinkSetUp(lo)
+			if lo, err := netlink.LinkByName("lo"); err != nil || netlink.LinkSetUp(lo) != nil {
+				return fmt.Errorf("lo is not up: %w", err)
 			}
 			link, err := netlink.LinkByName(name)
 			if err == nil {
