@@ -36,23 +36,8 @@ func New() (p *Pair, err error) {
 			return nil, fmt.Errorf("lab: network namespace: %w", err)
 		}
 	}
-	err = p.Do(0, func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "near"
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far", PeerNamespace: netlink.NsFd(p.NS[1])})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lab: veth pair: %w", err)
-	}
-	for i, name := range []string{"near", "far"} {
-		if err := p.Do(i, func() error { return p.up(i, name) }); err != nil {
-			return nil, fmt.Errorf("lab: %s: %w", name, err)
-		}
-	}
-	for i := range p.NS {
-		if err := p.Do(i, func() error { return running(p.Ifi[i].Name) }); err != nil {
-			return nil, fmt.Errorf("lab: %w", err)
-		}
+	if err := p.wire("near", "far"); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
 	}
 	return p, nil
 }
