@@ -121,8 +121,8 @@ rules:
   - {name: away, match: arp, verdict: {forward: out}}
 `
 	for name, forward := range map[string]func(w *world){
-		"tc":                func(w *world) { w.guard(fmt.Sprintf(policy, "tc")) },
-		"gate":              func(w *world) { w.guard(fmt.Sprintf(policy, "gate")) },
+		"tc":        func(w *world) { w.guard(fmt.Sprintf(policy, "tc")) },
+		"gate":      func(w *world) { w.guard(fmt.Sprintf(policy, "gate")) },
 		"nft's fwd": func(w *world) { w.chain("away", "egress", "near", 0, `fwd to "out"`) },
 	} {
 		t.Run(name, func(t *testing.T) {
