@@ -2,15 +2,9 @@ package rows
 
 import (
 	"context"
-	"errors"
-	"net"
 	"os"
 	"testing"
 
-	"github.com/mdlayher/packet"
-	"golang.org/x/sys/unix"
-
-	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/integration/lab"
 	"github.com/postern-fw/postern/integration/lab/labtest"
 	"github.com/postern-fw/postern/kernel"
@@ -119,51 +113,12 @@ func arrived(t testing.TB, r *lab.Receiver) map[byte]int {
 	return counts
 }
 
-// announcement is an ARP announcement of 192.0.2.x.
-func announcement(src net.HardwareAddr, x byte) []byte {
-	b := make([]byte, 60)
-	copy(b, "\xff\xff\xff\xff\xff\xff......\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01......\xc0\x00\x02\x00\x00\x00\x00\x00\x00\x00\xc0\x00\x02")
-	copy(b[6:], src)
-	copy(b[22:], src)
-	b[31], b[41] = x, x
-	return b
-}
-
-// announced is the inverse of announcement.
-func announced(b []byte) (x byte, ok bool) {
-	if len(b) < 42 || string(b[12:14]) != "\x08\x06" || string(b[28:31]) != "\xc0\x00\x02" {
-		return 0, false
-	}
-	return b[31], true
-}
-
 // announce sends announcements of the addresses 192.0.2.x by the device at end i.
 func announce(t testing.TB, p *lab.Pair, i int, xs ...byte) {
 	t.Helper()
-	var frames [][]byte
 	for _, x := range xs {
-		frames = append(frames, announcement(p.Ifi[i].HardwareAddr, x))
+		ways[0].by(t, p, i, announcement(p.Ifi[i].HardwareAddr, x))
 	}
-	send(t, p, i, nil, frames...)
-}
-
-// send sends frames by a packet socket that nobody guards in process. That one is refused is not
-// an error.
-func send(t testing.TB, p *lab.Pair, i int, cfg *afpacket.Config, frames ...[]byte) {
-	t.Helper()
-	must(t, p.Do(i, func() error {
-		c, err := afpacket.Listen(p.Ifi[i], afpacket.Raw, 0, cfg)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		for _, f := range frames {
-			if _, err := c.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]}); err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return err
-			}
-		}
-		return nil
-	}))
 }
 
 // example is a policy that the project hands out, as it is.
