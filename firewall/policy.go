@@ -153,5 +153,7 @@ type Test struct {
 	Iface       string
 	IfaceMAC    [6]byte
 	HasIfaceMAC bool
+	// Ingress is `iface.ingress`: the frame comes in.
+	Ingress bool
 	Line        int
 }

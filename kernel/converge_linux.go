@@ -292,7 +292,7 @@ func atTC(g *generation, list []door) map[tcKey]*ebpf.Program {
 	m := map[tcKey]*ebpf.Program{}
 	for _, d := range list {
 		if d.hook == firewall.HookTC {
-			m[tcKey{d.index, d.direction}] = g.engine.ProgramOf(bpf.Variant{AllSenders: d.all})
+			m[tcKey{d.index, d.direction}] = g.engine.ProgramOf(d.variant())
 		}
 	}
 	return m

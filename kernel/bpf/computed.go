@@ -162,6 +162,7 @@ var computed = map[string]reader{
 		c.jreg(asm.JEq, regValue, asm.R0, absent) // it has none
 		return operand{}
 	}),
+	"iface.ingress": flagged(sFlags, flagIngress),
 }
 
 func (c *code) etherType(absent label) {

@@ -129,6 +129,7 @@ const (
 	flagSender // the sender is known
 	flagIface  // the interface's name is known
 	flagAudited
+	flagIngress
 )
 
 // Bits of sWalkFlags.

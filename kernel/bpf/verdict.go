@@ -145,7 +145,10 @@ const (
 // which nobody has told name and address yet is closed: fields that are absent could
 // make a rule that refuses miss.
 func (g *gen) beside(c *code, finish label) {
-	if g.uses("sender.") {
+	if g.opt.Ingress {
+		c.or(sFlags, flagIngress)
+	}
+	if g.uses("sender.") && !g.opt.Ingress {
 		none := c.label()
 		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 		c.jif(asm.JEq, asm.R1, 0, none)
