@@ -1,19 +1,22 @@
 package rows
 
 import (
+	"encoding/binary"
 	"net"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mdlayher/packet"
 
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/integration/lab"
 	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
-// TestOwnTests: the frames of each example's own tests, sent by the device that it guards. Those that
-// it refuses do not arrive, the others do, once. What is judged on its way in is
-// TestSpoofingContainer's, and TestReturnTraffic's.
+// TestOwnTests: the frames of each example's own tests, sent by the device that it guards or, where they
+// come in, to it. Those that it refuses do not arrive, the others do, once. Examples for
+// ingress alone are TestSpoofingContainer's and TestReturnTraffic's.
 func TestOwnTests(t *testing.T) {
 	files, err := filepath.Glob("../../examples/*.yaml")
 	must(t, err)
@@ -29,37 +32,88 @@ func TestOwnTests(t *testing.T) {
 			w := newWorld(t)
 			p := w.join("eth0", "peer")
 			must(t, p.SetHardwareAddr(0, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
-			r := receive(t, p)
+			far := receive(t, p)
 			// AF_XDP passes no egress hook. Through the gate, a ring with bypass sends again and
 			// again what it hears was not taken.
 			for _, way := range ways[:3] {
-				must(t, w.Flush())
-				sendTests(t, p, r, way, policy, false)
-				w.guard(text)
-				sendTests(t, p, r, way, policy, true)
+				for _, guarded := range []bool{false, true} {
+					must(t, w.Flush())
+					if guarded {
+						w.guard(text)
+					}
+					out, in, got := newSent(policy, false), newSent(policy, true), map[string]int{}
+					out.by(t, way, p, 0)
+					must(t, far.Drain(got))
+					out.compare(t, way, guarded, got)
+					stack := in.listen(t, p)
+					in.by(t, way, p, 1)
+					in.compare(t, way, guarded, stack())
+				}
 			}
 		})
 	}
 }
 
-// sendTests sends the frames of a policy's tests and looks at what arrives.
-func sendTests(t *testing.T, p *lab.Pair, r *lab.Receiver, way way, policy *firewall.Policy, guarded bool) {
-	t.Helper()
-	var frames [][]byte
-	names, want, got := map[string]string{}, map[string]int{}, map[string]int{}
+// sent are the frames of a policy's tests that go out, or come in.
+type sent map[string]firewall.Test
+
+func newSent(policy *firewall.Policy, in bool) sent {
+	s := sent{}
 	for _, c := range policy.Tests {
-		frames = append(frames, c.Frame)
-		key := string(c.Frame)
-		names[key] = c.Name
-		if !guarded || c.Expect == firewall.Accept {
-			want[key]++
+		if c.Ingress == in {
+			s[string(c.Frame)] = c
 		}
 	}
-	way.by(t, p, 0, frames...)
-	must(t, r.Drain(got))
-	for key, name := range names {
-		if got[key] != want[key] {
-			t.Errorf("%s, guarded %t, %s: arrives %d times, want %d", way.name, guarded, name, got[key], want[key])
+	return s
+}
+
+// by sends them by the device at end i of a pair.
+func (s sent) by(t *testing.T, way way, p *lab.Pair, i int) {
+	t.Helper()
+	var frames [][]byte
+	for f := range s {
+		frames = append(frames, []byte(f))
+	}
+	if len(frames) > 0 {
+		way.by(t, p, i, frames...)
+	}
+}
+
+// listen opens a socket for each of their EtherTypes at the first end, which get what tc has let come
+// in, and gives what reads them.
+func (s sent) listen(t *testing.T, p *lab.Pair) (counts func() map[string]int) {
+	t.Helper()
+	conns := map[uint16]*packet.Conn{}
+	for f := range s {
+		typ := binary.BigEndian.Uint16([]byte(f[12:]))
+		if conns[typ] != nil {
+			continue
+		}
+		must(t, p.Do(0, func() (err error) {
+			conns[typ], err = packet.Listen(p.Ifi[0], packet.Raw, int(typ), nil)
+			return err
+		}))
+	}
+	return func() map[string]int {
+		t.Helper()
+		got := map[string]int{}
+		for _, c := range conns {
+			read(t, c, func(frame []byte) { got[string(frame)]++ })
+			must(t, c.Close())
+		}
+		return got
+	}
+}
+
+func (s sent) compare(t *testing.T, way way, guarded bool, got map[string]int) {
+	t.Helper()
+	for frame, c := range s {
+		want := 1
+		if guarded && c.Expect == firewall.Drop {
+			want = 0
+		}
+		if got[frame] != want {
+			t.Errorf("%s, guarded %t, %s: arrives %d times, want %d", way.name, guarded, c.Name, got[frame], want)
 		}
 	}
 }
