@@ -120,8 +120,10 @@ func (s sent) compare(t *testing.T, way way, guarded bool, got map[string]int) {
 
 // TestDHCPServerHost: the servers that people run give leases under the policy for their host.
 func TestDHCPServerHost(t *testing.T) {
+	t.Parallel()
 	for _, server := range labtest.DHCPServers {
 		t.Run(server.Name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			p := w.join("eth0", "eth0")
 			labtest.Address(t, p, 0, "192.0.2.1/24")

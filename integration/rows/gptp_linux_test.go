@@ -51,6 +51,7 @@ func newCable(t testing.TB) (*world, *lab.Pair) {
 // TestGPTP: an end station takes its time from the network through a guard that lets nothing else
 // pass, the kernel's own frames included.
 func TestGPTP(t *testing.T) {
+	t.Parallel()
 	w, p := newCable(t)
 	labtest.Address(t, p, 0, "198.51.100.1/24")
 	labtest.Address(t, p, 1, "198.51.100.2/24")
@@ -84,6 +85,7 @@ func TestGPTP(t *testing.T) {
 
 // TestRogueGrandmaster: an end station that would give everybody its time is not heard.
 func TestRogueGrandmaster(t *testing.T) {
+	t.Parallel()
 	w, p := newCable(t)
 	const found = "new foreign master 020000.fffe.000001"
 	listener := ptp4l(t, p, 1, "slaveOnly 1")

@@ -34,6 +34,7 @@ guard: [{interfaces: [near]}]
 hook: ` + hook + `
 rules:
   - {name: ours, match: arp.src.proto_ipv4 == 192.0.2.2, verdict: drop}
+  - {name: others, match: arp.src.proto_ipv4 == 192.0.2.0/24, verdict: accept}
 default: accept
 `)
 			announce(t, w.Pair, 0, 1, 2, 3)
@@ -45,7 +46,7 @@ default: accept
 				"netfilter, first":  {w.counted("first"), 3 + 3},
 				"netfilter, filter": {w.counted("filter"), 2 + 2},
 				"netfilter, last":   {w.counted("last"), 2 + 2},
-				"postern":           {ours["ours"] + ours["default"], 2},
+				"postern":           {ours["ours"] + ours["others"], 2},
 				"tc behind it":      {behind.of(0), 2 + 1},
 			} {
 				if n[0] != n[1] {
@@ -70,6 +71,7 @@ func TestIngressOrder(t *testing.T) {
 guard: [{interfaces: [near], direction: ingress}]
 rules:
   - {name: ours, match: arp.src.proto_ipv4 == 192.0.2.1, verdict: drop}
+  - {name: others, match: arp.src.proto_ipv4 == 192.0.2.0/24, verdict: accept}
 default: accept
 `)
 	announce(t, w.Pair, 1, 1, 2, 3)
@@ -80,8 +82,8 @@ default: accept
 	if ev := w.next(); ev.Rule != "ours" || ev.HasSender {
 		t.Errorf("the refusal names rule %s, sender %+v", ev.Rule, ev.Sender)
 	}
-	if n := w.matched(); n["ours"] != 1 || n["default"] != 2 {
-		t.Errorf("postern has refused %d frames and let %d pass, want 1 and 2", n["ours"], n["default"])
+	if n := w.matched(); n["ours"] != 1 || n["others"] != 2 {
+		t.Errorf("postern has refused %d frames and let %d pass, want 1 and 2", n["ours"], n["others"])
 	}
 	if n := w.counted("filter"); n != 3+2 {
 		t.Errorf("netfilter has seen %d frames, want 5", n)
