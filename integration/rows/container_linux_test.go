@@ -2,6 +2,7 @@ package rows
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/integration/lab"
@@ -63,8 +65,8 @@ func newContainerHost(t testing.TB) *containerHost {
 // hardwareAddr is what belongs to 172.17.0.x.
 func hardwareAddr(x byte) net.HardwareAddr { return net.HardwareAddr{2, 0x42, 0xac, 0x11, 0, x} }
 
-// ping says whether a container reaches an address.
-func (h *containerHost) ping(i int, to net.IP) (answered bool) {
+// ping says whether a container reaches an address, and waits that long for it.
+func (h *containerHost) ping(i int, to net.IP, within time.Duration) (answered bool) {
 	h.t.Helper()
 	must(h.t, h.containers[i].Do(1, func() error {
 		c, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
@@ -80,7 +82,7 @@ func (h *containerHost) ping(i int, to net.IP) (answered bool) {
 		if _, err := c.WriteTo(b, &net.IPAddr{IP: to}); err != nil {
 			return err
 		}
-		if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
 			return err
 		}
 		for b = make([]byte, 1500); ; {
@@ -101,7 +103,7 @@ func (h *containerHost) ping(i int, to net.IP) (answered bool) {
 // reaches none.
 func TestContainerHost(t *testing.T) {
 	h := newContainerHost(t)
-	if !h.ping(3, h.of(1)) {
+	if !h.ping(3, h.of(1), labtest.Patience) {
 		t.Fatal("without a guard, the third container does not reach the first")
 	}
 	h.guard(example(t, "container-host.yaml"))
@@ -109,16 +111,16 @@ func TestContainerHost(t *testing.T) {
 		from int
 		to   net.IP
 	}{{1, h.of(2)}, {2, h.of(1)}, {1, gateway}, {2, gateway}} {
-		if !h.ping(c.from, c.to) {
+		if !h.ping(c.from, c.to, labtest.Patience) {
 			t.Errorf("container %d does not reach %v", c.from, c.to)
 		}
 	}
-	if h.ping(3, h.of(1)) || h.ping(3, gateway) {
+	if h.ping(3, h.of(1), time.Second) || h.ping(3, gateway, time.Second) {
 		t.Error("the third container reaches others before it was told of")
 	}
 	must(t, h.AddToSet("macs", 0, []string{"veth3", hardwareAddr(4).String()}))
 	must(t, h.AddToSet("addresses", 0, []string{"veth3", h.of(3).String()}))
-	if !h.ping(3, h.of(1)) || !h.ping(3, gateway) {
+	if !h.ping(3, h.of(1), labtest.Patience) || !h.ping(3, gateway, labtest.Patience) {
 		t.Error("the third container does not reach others though it was told of")
 	}
 }
@@ -219,4 +221,67 @@ func serve(t testing.TB, p *lab.Pair, i int, device, address string) *labtest.Pr
 		"--log-facility=-", "--user=root", "--pid-file=", "--port=0", "--no-ping", "--dhcp-authoritative",
 		"--interface="+device, "--except-interface=lo", "--bind-interfaces",
 		"--dhcp-leasefile="+t.TempDir()+"/leases", "--dhcp-range="+address+","+address+",10m")
+}
+
+// TestContainersSuperFrame: one UDP header before many datagrams, of which only the first would be
+// looked at, is refused where datagrams are looked into, and passes elsewhere.
+func TestContainersSuperFrame(t *testing.T) {
+	h := newContainerHost(t)
+	text := example(t, "container-host.yaml")
+	policy, _, err := firewall.Parse("container-host.yaml", []byte(text))
+	must(t, err)
+	discover := policy.Tests[slices.IndexFunc(policy.Tests, func(c firewall.Test) bool { return c.Rule == "own-dhcp" })].Frame
+	other := udpFrame(discover[:6], hardwareAddr(2), h.of(1), h.of(2), 0)
+	r := receive(t, h.containers[2])
+	arrive := func(frame []byte) (n int) {
+		t.Helper()
+		must(t, h.containers[1].Do(1, func() error { return sendTwice(h.containers[1].Ifi[1], frame) }))
+		frames := map[string]int{}
+		must(t, r.Drain(frames))
+		for f, times := range frames {
+			if len(f) > 42 && f[12:14] == "\x08\x00" && f[34:38] == string(frame[34:38]) { // the ports
+				n += times
+			}
+		}
+		return n
+	}
+	if a, b := arrive(discover), arrive(other); a != 2 || b != 2 {
+		t.Fatalf("without a guard %d and %d datagrams arrive, want 2 and 2", a, b)
+	}
+	h.guard(text)
+	if n := arrive(other); n != 2 {
+		t.Errorf("%d datagrams that are not looked into arrive, want 2", n)
+	}
+	if n := arrive(discover); n != 0 || h.matched()["malformed"] != 1 {
+		t.Errorf("%d DISCOVERs arrive, %d frames are malformed", n, h.matched()["malformed"])
+	}
+	ways[0].by(t, h.containers[1], 1, discover)
+	if n := h.matched()["own-dhcp"]; n != 1 {
+		t.Errorf("of the DISCOVER by itself %d pass", n)
+	}
+}
+
+// sendTwice sends what a UDP datagram holds twice in one frame, for the kernel to divide
+// (PACKET_VNET_HDR, virtio_net.h).
+func sendTwice(ifi *net.Interface, frame []byte) error {
+	const vnetHdr, needsChecksum, udpL4 = 15, 1, 5
+	put, size := binary.BigEndian.PutUint16, int(binary.BigEndian.Uint16(frame[38:]))-8
+	f := append(slices.Clone(frame[:42]), slices.Repeat(frame[42:42+size], 2)...)
+	put(f[16:], uint16(20+8+2*size))
+	put(f[24:], 0)
+	put(f[24:], checksum(f[14:34]))
+	put(f[38:], uint16(8+2*size))
+	header := []byte{needsChecksum, udpL4}
+	for _, v := range []int{42, size, 34, 6} { // hdr_len, gso_size, csum_start, csum_offset
+		header = binary.NativeEndian.AppendUint16(header, uint16(v))
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, vnetHdr, 1); err != nil {
+		return err
+	}
+	return unix.Sendto(fd, append(header, f...), 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index, Protocol: 8}) // IPv4
 }

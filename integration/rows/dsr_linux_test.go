@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -66,12 +65,6 @@ func onLoopback(cidr string) error {
 		return err
 	}
 	return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, addr))
-}
-
-// sysctl sets one of the calling thread's network namespace.
-func sysctl(name, value string) error {
-	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
-	return os.WriteFile(path, []byte(value), 0)
 }
 
 // serve has the backend answer at the virtual address with its name, and counts the connections.

@@ -2,7 +2,9 @@ package rows
 
 import (
 	"context"
+	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/postern-fw/postern/integration/lab"
@@ -32,10 +34,25 @@ func newWorld(t testing.TB) *world {
 	if err := gate.Probe(int(p.NS[0])); err != nil {
 		labtest.Cannot(t, "needs a kernel with netfilter's egress hook: "+err.Error())
 	}
+	// The kernel's own neighbour discovery would be counted now and then.
+	must(t, p.Do(0, func() error {
+		for _, which := range []string{"all", "default"} {
+			if err := sysctl("net.ipv6.conf."+which+".disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	}))
 	root, unmount, err := lab.BPFFS()
 	must(t, err)
 	t.Cleanup(unmount)
 	return &world{p, kernel.Host{Root: root, NetNS: int(p.NS[0])}, t}
+}
+
+// sysctl sets one of the calling thread's network namespace.
+func sysctl(name, value string) error {
+	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+	return os.WriteFile(path, []byte(value), 0)
 }
 
 // join gives the guarded namespace one more device, and that a peer in a namespace of its own.
