@@ -151,6 +151,9 @@ func (g *gen) stand(c *code, v operand, t test, yes, no label) {
 	case inSet:
 		g.standSet(c, v, t, yes, no)
 	case captureFirst:
+		if v.kind != inReg {
+			g.hashText(c, v)
+		}
 		c.st(sCaptures+8*t.slot, regValue, asm.DWord)
 		c.ja(yes)
 	}

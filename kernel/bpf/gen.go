@@ -159,6 +159,8 @@ func typeOf(name string) *btf.Func {
 	switch {
 	case name == fnTagged:
 		params = append(params, u32, u32, u32)
+	case name == fnHashText:
+		params = append(params, u32, u32)
 	case strings.HasPrefix(name, fnRest), name == fnTake:
 		params = append(params, u32)
 	}

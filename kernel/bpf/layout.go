@@ -108,9 +108,10 @@ const (
 	sSlotMask = sSlotBase + 4
 	sSlotMine = sSlotMask + 4
 	sSlotFree = sSlotMine + 4
-	sCaptures = sSlotFree + 4 // 8 bytes each: the first occurrence of a field in options
+	sTextHash = (sSlotFree + 4 + 7) &^ 7 // 8 bytes: the hash of a text
+	sCaptures = sTextHash + 8            // 8 bytes each: the first occurrence of a field in options, or its hash
 
-	maxCaptures = 8
+	maxCaptures = 32 // more than there are such fields
 	scratchSize = sCaptures + 8*maxCaptures + 8
 )
 

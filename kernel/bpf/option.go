@@ -52,6 +52,7 @@ type optionField struct {
 	// R7 is the step's number, and sSubNext is 0 at the first.
 	steps uint64
 	bare  bool // the data is not looked at
+	leads bool // those in options come before those elsewhere
 }
 
 // fnEach begins the names of those callbacks.
@@ -296,7 +297,7 @@ func duid(typ uint64) func(c *code, no label) {
 // optionFields are the fields that occur in options, with the computed ones of the
 // same name where they also occur elsewhere.
 var optionFields = map[string]*optionField{
-	"dhcp.option.type":                  {bare: true, each: single(func(c *code, _ label) operand { c.ld(regValue, sCode, asm.Word); return operand{} })},
+	"dhcp.option.type":                  {bare: true, leads: true, each: single(func(c *code, _ label) operand { c.ld(regValue, sCode, asm.Word); return operand{} })},
 	"dhcp.option.value":                 {each: single(func(c *code, _ label) operand { return c.tail(0, false) })},
 	"dhcp.option.subnet_mask":           optNumber(1, 4),
 	"dhcp.option.router":                optList(3),
