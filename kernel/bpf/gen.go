@@ -20,9 +20,9 @@ type gen struct {
 	sets  map[string]*setLayout
 	order []*setLayout
 
-	atoms     []atom
-	atomBit   map[string]int
-	atomWhere []string
+	atoms   []atom
+	joined  []*joint
+	atomBit map[string]int
 
 	funcs map[string]func() *code // to be emitted
 	names []string                // in order
@@ -96,7 +96,8 @@ func (g *gen) compile() (asm.Instructions, error) {
 		}
 	}
 	rest()
-	g.needs(fnOption, func() *code { return walkOptions(fnOption, g.inspectOption) })
+	g.needs(fnOption, func() *code { return walkOptions(fnOption, (*code).callback, g.inspectOption) })
+	g.needs(fnJoints, g.callJoints)
 	rest()
 	g.where = "policy " + g.prog.Policy.Name
 	out, n := called(funcs, order)
@@ -186,7 +187,16 @@ func proto(params ...btf.Type) *btf.FuncProto {
 // uses reports whether the policy reads any of the fields whose names have the prefix.
 func (g *gen) uses(prefix string) bool {
 	found := false
-	ref := func(r *filter.Ref) { found = found || strings.HasPrefix(r.Field.Name, prefix) }
+	g.eachTest(func(refs ...filter.Ref) {
+		for _, r := range refs {
+			found = found || strings.HasPrefix(r.Field.Name, prefix)
+		}
+	})
+	return found
+}
+
+// eachTest calls fn with the fields of every test in the policy, and those of every limit.
+func (g *gen) eachTest(fn func(refs ...filter.Ref)) {
 	var walk func(e filter.Expr)
 	walk = func(e filter.Expr) {
 		switch e := e.(type) {
@@ -201,29 +211,27 @@ func (g *gen) uses(prefix string) bool {
 		case *filter.Not:
 			walk(e.X)
 		case *filter.Present:
-			ref(&e.Field)
+			fn(e.Field)
 		case *filter.Test:
-			ref(&e.Field)
+			fn(e.Field)
 		case *filter.Compare:
-			ref(&e.Field)
 			if e.Other != nil {
-				ref(e.Other)
+				fn(e.Field, *e.Other)
+			} else {
+				fn(e.Field)
 			}
 		case *filter.In:
-			for i := range e.Fields {
-				ref(&e.Fields[i])
-			}
+			fn(e.Fields...)
 		}
 	}
 	for _, r := range g.prog.Policy.Rules {
 		walk(r.Match)
 		if r.Limit != nil {
 			for _, f := range r.Limit.Per {
-				ref(&filter.Ref{Field: f})
+				fn(filter.Ref{Field: f})
 			}
 		}
 	}
-	return found
 }
 
 // scratchType is the scratch area, as far as the verifier wants to know it.

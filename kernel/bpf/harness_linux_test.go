@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func load(t testing.TB, src string, o Options) *pair {
 	if os.Geteuid() != 0 {
 		cannot(t, "needs root to load eBPF programs")
 	}
-	p := &pair{t: t, iface: filter.Meta{Iface: "lo"}}
+	p := &pair{t: t, iface: filter.Meta{Iface: "lo", Sender: self(t)}}
 	policy := parse(t, src)
 	var err error
 	if p.fw, err = firewall.New(policy); err != nil {
@@ -87,6 +88,17 @@ func load(t testing.TB, src string, o Options) *pair {
 		}
 	}
 	return p
+}
+
+// self is the sender of this thread's frames, those of BPF_PROG_TEST_RUN as well, as the
+// kernel knows it.
+func self(t testing.TB) *filter.Sender {
+	t.Helper()
+	comm, err := os.ReadFile("/proc/thread-self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &filter.Sender{UID: uint32(os.Getuid()), PID: uint32(os.Getpid()), Comm: string(bytes.TrimSuffix(comm, []byte("\n")))}
 }
 
 // outcome is what an engine decided.

@@ -118,7 +118,7 @@ func (g *gen) matchOptions(c *code, s *shape, part int, o *optionField) {
 		}, no, done)
 	}
 	g.needs(walk, func() *code {
-		return walkOptions(walk, func(f *code) {
+		return walkOptions(walk, (*code).callback, func(f *code) {
 			next := f.label()
 			if o.code != 0 {
 				f.ld(asm.R0, sCode, asm.Word)
@@ -151,13 +151,7 @@ func (g *gen) matchOptions(c *code, s *shape, part int, o *optionField) {
 	}
 	c.testBits(sFlags, flagDHCP, none)
 	c.testBits(sFlags, flagCookie, none)
-	c.sti(sWalkField, 0, asm.Word)
-	c.ld(asm.R0, layerAt(filter.LayerDHCP), asm.Word)
-	c.ld(asm.R1, layerLen(filter.LayerDHCP), asm.Word)
-	c.mov(asm.R2, asm.R0)
-	c.emit(asm.Add.Imm(asm.R2, dhcpCookie), asm.Add.Reg(asm.R0, asm.R1))
-	c.st(sWalkAt, asm.R2, asm.Word)
-	c.st(sWalkEnd, asm.R0, asm.Word)
+	c.startWalk()
 	c.min(asm.R1, 1<<16)
 	c.loop(walk)
 	c.mark(none)
