@@ -154,7 +154,11 @@ var computed = map[string]reader{
 	"sender.uid":  once(senderUID),
 	"sender.pid":  once(senderPID),
 	"sender.comm": text(sComm, flagSender),
-	"iface.name":  text(sIface, flagIface),
+	senderCgroup: once(func(c *code, absent label) operand {
+		c.testBits(sFlags, flagSender, absent)
+		return operand{kind: inMem, mem: sCgroup, most: cgroupRoom, n: -1, lenSlot: sCgroupLen}
+	}),
+	"iface.name": text(sIface, flagIface),
 	"iface.mac": once(func(c *code, absent label) operand {
 		c.testBits(sFlags, flagIface, absent)
 		c.ldbe(regValue, sIfaceMAC, 8)

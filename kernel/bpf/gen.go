@@ -34,6 +34,7 @@ type gen struct {
 	limitOf    map[int]int
 	limitKinds [][]*filter.Field
 	captures   map[string]int
+	cgroups    cgroupUse
 
 	// For index.
 	shapes    []*shape
@@ -74,6 +75,10 @@ func (g *gen) needs(name string, emit func() *code) {
 
 // compile emits everything.
 func (g *gen) compile() (asm.Instructions, error) {
+	var err error
+	if g.cgroups, err = cgroupsOf(g.prog.Policy); err != nil {
+		return nil, err
+	}
 	funcs, order := map[string]asm.Instructions{}, []string{}
 	add := func(c *code, fn *btf.Func) {
 		ins, err := c.link(fn)
@@ -197,35 +202,23 @@ func (g *gen) uses(prefix string) bool {
 
 // eachTest calls fn with the fields of every test in the policy, and those of every limit.
 func (g *gen) eachTest(fn func(refs ...filter.Ref)) {
-	var walk func(e filter.Expr)
-	walk = func(e filter.Expr) {
-		switch e := e.(type) {
-		case *filter.And:
-			for _, x := range e.X {
-				walk(x)
-			}
-		case *filter.Or:
-			for _, x := range e.X {
-				walk(x)
-			}
-		case *filter.Not:
-			walk(e.X)
-		case *filter.Present:
-			fn(e.Field)
-		case *filter.Test:
-			fn(e.Field)
-		case *filter.Compare:
-			if e.Other != nil {
-				fn(e.Field, *e.Other)
-			} else {
-				fn(e.Field)
-			}
-		case *filter.In:
-			fn(e.Fields...)
-		}
-	}
 	for _, r := range g.prog.Policy.Rules {
-		walk(r.Match)
+		walk(r.Match, func(e filter.Expr) {
+			switch e := e.(type) {
+			case *filter.Present:
+				fn(e.Field)
+			case *filter.Test:
+				fn(e.Field)
+			case *filter.Compare:
+				if e.Other != nil {
+					fn(e.Field, *e.Other)
+				} else {
+					fn(e.Field)
+				}
+			case *filter.In:
+				fn(e.Fields...)
+			}
+		})
 		if r.Limit != nil {
 			for _, f := range r.Limit.Per {
 				fn(filter.Ref{Field: f})

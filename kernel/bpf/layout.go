@@ -113,7 +113,11 @@ const (
 
 	maxCaptures = 32 // more than there are such fields
 
-	sLeftLen = sCaptures + 8*maxCaptures // uint32: length of what is at sLeft
+	sCgroupID  = sCaptures + 8*maxCaptures // 8 bytes: number of the sender's cgroup
+	sCgroupLen = sCgroupID + 8             // 8 bytes: length of its path
+	sCgroup    = sCgroupLen + 8            // the path, zeros behind it
+
+	sLeftLen = sCgroup + cgroupRoom // uint32: length of what is at sLeft
 
 	// A joint test on several fields in options.
 	sLevel      = sLeftLen + 4    // uint32: the field that is looked for

@@ -65,6 +65,10 @@ func (c *code) mix(random *rand.ChaCha8) {
 // firstOf puts the first occurrence of a field at sKey: a number, an IPv6 address, or
 // the hash of a text.
 func (g *gen) firstOf(c *code, f *filter.Field, none label) {
+	if f.Name == senderCgroup {
+		cgroupNumber(c, none)
+		return
+	}
 	got, in := c.label(), optionFields[f.Name]
 	if in != nil && in.leads {
 		g.captured(c, f, got)

@@ -156,6 +156,9 @@ func (g *gen) beside(c *code, finish label) {
 		c.ptr(asm.R1, sComm)
 		c.imm(asm.R2, 16)
 		c.helper(asm.FnGetCurrentComm)
+		if g.uses(senderCgroup) {
+			g.cgroup(c)
+		}
 		c.mark(none)
 	}
 	if g.uses("iface.") {
