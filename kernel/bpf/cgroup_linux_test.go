@@ -42,15 +42,21 @@ type cgroups struct {
 	mount, path string
 }
 
-func newCgroups(t *testing.T) *cgroups {
-	t.Helper()
-	c := &cgroups{t: t, path: fmt.Sprintf("/postern-bpf-test-%d", os.Getpid())}
+// cgroupMount is where cgroup2 is mounted, "" if it is not.
+func cgroupMount() string {
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	for line := range strings.Lines(string(mounts)) {
 		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
-			c.mount = f[1]
+			return f[1]
 		}
 	}
+	return ""
+}
+
+func newCgroups(t *testing.T) *cgroups {
+	t.Helper()
+	c := &cgroups{t: t, path: fmt.Sprintf("/postern-bpf-test-%d", os.Getpid())}
+	c.mount = cgroupMount()
 	if c.mount == "" {
 		cannot(t, "needs a mount of cgroup2")
 	}

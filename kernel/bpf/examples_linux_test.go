@@ -22,7 +22,7 @@ func TestExamples(t *testing.T) {
 		}
 		p := both(t, string(src), Options{})
 		for _, c := range p.fw.Policy().Tests {
-			p.iface = filter.Meta{Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC}
+			p.iface = filter.Meta{Sender: p.iface.Sender, Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC}
 			if c.Iface == "" && c.HasIfaceMAC {
 				p.iface.Iface = "lo"
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/postern-fw/postern/proto/dhcp"
 )
 
-// A joint test is one on several fields in DHCP options: every occurrence of each with
+// A joint test is one on several fields in DHCP options, or a late one on one: every occurrence of each with
 // every one of the others. It is made once for each frame, behind the walk over
 // the options, by walks inside each other: the level says which field is looked for,
 // and each step of one loop brings the walk of that level to the next option, or reads
@@ -62,6 +62,32 @@ func (g *gen) jointCompare(c *code, r filter.Ref, t test, yes label) {
 			levels: []level{{r, func(c *code, v operand, _ label) { left = g.keepLeft(c, v, other) }}, {ref: other}},
 			stand:  func(c *code, w operand, yes, no label) { g.compareLeft(c, left, w, op, yes, no) },
 		})
+	}
+	c.ifBit(bit, yes)
+}
+
+// late reports whether a test asks for what is known only when the walk is over.
+func (t test) late() bool {
+	is := func(r filter.Ref) bool { f := optionFields[r.Field.Name]; return f != nil && f.leads }
+	if t.kind == toField {
+		return is(*t.other)
+	}
+	if t.kind == inSet {
+		for i, r := range t.in.Fields {
+			if t.parts&(1<<i) == 0 && is(r) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// jointOne goes to yes if an occurrence of one field in options stands a late test.
+func (g *gen) jointOne(c *code, r filter.Ref, t test, yes label) {
+	bit, fresh := g.bit("late " + t.key(r))
+	if fresh {
+		g.joined = append(g.joined, &joint{bit: bit, where: g.where, levels: []level{{ref: r}},
+			stand: func(c *code, v operand, yes, no label) { g.stand(c, v, t, yes, no) }})
 	}
 	c.ifBit(bit, yes)
 }

@@ -117,7 +117,11 @@ const (
 	sCgroupLen = sCgroupID + 8             // 8 bytes: length of its path
 	sCgroup    = sCgroupLen + 8            // the path, zeros behind it
 
-	sLeftLen = sCgroup + cgroupRoom // uint32: length of what is at sLeft
+	// The key of a shape: its candidates may look up other keys between two of its own.
+	sShapeKey    = sCgroup + cgroupRoom
+	shapeKeyRoom = 2*textPart + 64
+
+	sLeftLen = sShapeKey + shapeKeyRoom // uint32: length of what is at sLeft
 
 	// A joint test on several fields in options.
 	sLevel      = sLeftLen + 4    // uint32: the field that is looked for

@@ -137,7 +137,9 @@ func (g *gen) textHash() *code {
 	c.mark(within)
 	c.mov(asm.R7, regScratch)
 	c.emit(asm.Add.Reg(asm.R7, asm.R3))
-	c.mov(asm.R0, asm.R4) // bytes may end in zeros
+	c.emit(asm.LoadImm(asm.R0, int64(random.Uint64()), asm.DWord))
+	c.mov(asm.R1, asm.R4) // bytes may end in zeros
+	c.mix(random)
 	for i := 0; i < maxBytes; i += 8 {
 		c.jif(asm.JLE, asm.R4, uint64(i), done)
 		c.emit(asm.LoadMem(asm.R1, asm.R7, int16(i), asm.DWord))

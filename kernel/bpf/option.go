@@ -22,6 +22,10 @@ const maxAtoms = 8 * (sClearEnd - sAtoms)
 
 // atom goes to yes if an occurrence in an option stands the test.
 func (g *gen) atom(c *code, r filter.Ref, t test, yes label) {
+	if t.late() {
+		g.jointOne(c, r, t, yes)
+		return
+	}
 	bit, fresh := g.bit(t.key(r))
 	if fresh {
 		g.atoms = append(g.atoms, atom{r, t, bit, g.where})
@@ -70,7 +74,7 @@ type optionField struct {
 	// R7 is the step's number, and sSubNext is 0 at the first.
 	steps uint64
 	bare  bool // the data is not looked at
-	leads bool // those in options come before those elsewhere
+	leads bool // those elsewhere come behind those in options, and are known when the walk is over
 }
 
 // fnEach begins the names of those callbacks.

@@ -77,7 +77,7 @@ func (g *gen) match(s *shape) *code {
 
 // shapePart writes the bits of a value that count into the key.
 func (g *gen) shapePart(c *code, s *shape, i int, v operand, none label) {
-	part, off := s.Parts[i], sKey+s.off[i]
+	part, off := s.Parts[i], sShapeKey+s.off[i]
 	switch {
 	case v.kind == inReg:
 		if part.Bits < 64 {
@@ -157,11 +157,11 @@ func (g *gen) matchOptions(c *code, s *shape, part int, o *optionField) {
 	c.mark(none)
 }
 
-// probe looks sKey up and goes through the candidates.
+// probe looks sShapeKey up and goes through the candidates.
 func (g *gen) probe(c *code, s *shape) {
 	out, rest := c.label(), c.label()
 	c.mapPtr(asm.R1, s.mapName())
-	c.ptr(asm.R2, sKey)
+	c.ptr(asm.R2, sShapeKey)
 	c.helper(asm.FnMapLookupElem)
 	c.jif(asm.JEq, asm.R0, 0, out)
 	c.mov(asm.R8, asm.R0)
