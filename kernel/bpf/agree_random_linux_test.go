@@ -104,19 +104,28 @@ func (s *tally) enough(t *testing.T) {
 // policy compares the engines on one policy.
 func (s *tally) policy(t *testing.T, m *maker) {
 	pin(t)
-	src := m.policy()
-	o := Options{linear: []int{0, -1, 60}[m.IntN(3)]}
-	p := s.load(t, src, o, m)
+	o := Options{AllSenders: true, linear: []int{0, -1, 60}[m.IntN(3)]}
+	p, src := s.load(t, m, o)
 	if p == nil {
 		return
 	}
 	defer p.engine.Close()
-	for i := range framesEach {
+	p.there["out"] = true
+	if err := p.engine.SetTarget(p.fw.Policy(), "out", testIface, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.compare(p, m, src, framesEach)
+}
+
+// compare compares the engines on n frames.
+func (s *tally) compare(p *pair, m *maker, src string, n int) {
+	t := p.t
+	for i := range n {
 		if i%300 == 0 {
 			p.change(m)
 		}
 		f, gso := m.frame(), 0
-		if m.IntN(32) == 0 {
+		if !p.single && m.IntN(32) == 0 {
 			gso = 500
 		}
 		compared := p.compared
@@ -139,20 +148,16 @@ func (s *tally) policy(t *testing.T, m *maker) {
 }
 
 // load puts the policy into both engines; nil if the kernel's refuses it.
-func (s *tally) load(t *testing.T, src string, o Options, m *maker) *pair {
+func (s *tally) load(t *testing.T, m *maker, o Options) (_ *pair, src string) {
 	t.Helper()
-	o.AllSenders = true
+	src = m.policy()
 	prog := firewall.Compile(parse(t, src))
 	if _, err := Compile(prog, o); errors.Is(err, ErrNotSupported) || errors.Is(err, ErrTooLarge) {
 		s.refused++
 		t.Log(err)
-		return nil
+		return nil, ""
 	}
 	p := load(t, src, o)
-	p.there["out"] = true
-	if err := p.engine.SetTarget(p.fw.Policy(), "out", testIface, 0); err != nil {
-		t.Fatal(err)
-	}
 	s.policies++
 	rules := len(prog.Policy.Rules)
 	if rules <= o.withDefaults().linear {
@@ -170,7 +175,7 @@ func (s *tally) load(t *testing.T, src string, o Options, m *maker) *pair {
 	if m.limited {
 		s.limits++
 	}
-	return p
+	return p, src
 }
 
 // count counts the last decision.
