@@ -151,8 +151,8 @@ var computed = map[string]reader{
 		c.imm(regValue, 1)
 		return operand{}
 	}),
-	"sender.uid":  once(senderUID),
-	"sender.pid":  once(senderPID),
+	"sender.uid":  word(sUID, flagSender),
+	"sender.pid":  word(sPID, flagSender),
 	"sender.comm": text(sComm, flagSender),
 	senderCgroup: once(func(c *code, absent label) operand {
 		c.testBits(sFlags, flagSender, absent)
@@ -289,19 +289,4 @@ func optionTypeRest(c *code, i int, absent label) (operand, bool) {
 		c.imm(regValue, 0)
 	}
 	return operand{}, true
-}
-
-func senderUID(c *code, absent label) operand {
-	c.testBits(sFlags, flagSender, absent)
-	c.helper(asm.FnGetCurrentUidGid)
-	c.emit(asm.Mov.Reg32(regValue, asm.R0))
-	return operand{}
-}
-
-func senderPID(c *code, absent label) operand {
-	c.testBits(sFlags, flagSender, absent)
-	c.helper(asm.FnGetCurrentPidTgid)
-	c.mov(regValue, asm.R0)
-	c.emit(asm.RSh.Imm(regValue, 32))
-	return operand{}
 }

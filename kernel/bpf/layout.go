@@ -121,7 +121,10 @@ const (
 	sShapeKey    = sCgroup + cgroupRoom
 	shapeKeyRoom = 2*textPart + 64
 
-	sLeftLen = sShapeKey + shapeKeyRoom // uint32: length of what is at sLeft
+	sUID = sShapeKey + shapeKeyRoom // uint32: the sender's
+	sPID = sUID + 4                 // uint32
+
+	sLeftLen = sPID + 4 // uint32: length of what is at sLeft
 
 	// A joint test on several fields in options.
 	sLevel      = sLeftLen + 4    // uint32: the field that is looked for

@@ -55,6 +55,7 @@ func layoutSet(d *firewall.SetDecl, index int) *setLayout {
 
 func setMapName(slot int) string      { return fmt.Sprintf("set_%d", slot) }
 func (s *setLayout) mapName() string  { return setMapName(s.index) }
+func (s *setLayout) hasName() string  { return fmt.Sprintf("set_%d_has", s.index) }
 func (s *setLayout) funcName() string { return fmt.Sprintf("set_mask_%d", s.index) }
 
 const (
@@ -167,21 +168,35 @@ func (g *gen) keyPart(c *code, v operand, t filter.Type, off int, none label) {
 	}
 }
 
-// lookupSet looks sKey up under every mask.
+// lookupSet looks sKey up in the set.
 func (g *gen) lookupSet(c *code, s *setLayout, yes, no label) {
-	g.needs(s.funcName(), func() *code { return s.lookup() })
+	g.needs(s.hasName(), s.has)
+	g.needs(s.funcName(), s.lookup)
+	c.call(s.hasName())
+	c.jif(asm.JNE, asm.R0, 0, yes)
+	c.ja(no)
+}
+
+// has is the function that looks sKey up under every mask. It is not emitted in place: the
+// kernel takes a time as long as the program for each loop and each look-up that it patches.
+func (s *setLayout) has() *code {
+	c := newCode(s.hasName())
+	none := c.label()
+	c.prologue()
 	c.sti(sFound, 0, asm.Word)
 	c.sti(sIndex, int64(s.index), asm.Word)
 	c.mapPtr(asm.R1, mapSets)
 	c.ptr(asm.R2, sIndex)
 	c.helper(asm.FnMapLookupElem)
-	c.jif(asm.JEq, asm.R0, 0, no)
+	c.jif(asm.JEq, asm.R0, 0, none)
 	c.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.Word))
 	c.min(asm.R1, maxMasks)
 	c.loop(s.funcName())
 	c.ld(asm.R0, sFound, asm.Word)
-	c.jif(asm.JNE, asm.R0, 0, yes)
-	c.ja(no)
+	c.ret()
+	c.mark(none)
+	c.retImm(0)
+	return c
 }
 
 // lookup is the callback that looks sKey up under one mask.

@@ -152,13 +152,7 @@ func (g *gen) beside(c *code, finish label) {
 		c.jif(asm.JEq, asm.R1, 0, none)
 		c.helper(asm.FnSkFullsock)
 		c.jif(asm.JEq, asm.R0, 0, none)
-		c.or(sFlags, flagSender)
-		c.ptr(asm.R1, sComm)
-		c.imm(asm.R2, 16)
-		c.helper(asm.FnGetCurrentComm)
-		if g.uses(senderCgroup) {
-			g.cgroup(c)
-		}
+		g.sender(c)
 		c.mark(none)
 	}
 	if g.uses("iface.") {
