@@ -33,7 +33,7 @@ func TestExamples(t *testing.T) {
 			if c.Ingress {
 				p = in
 			}
-			p.iface = filter.Meta{Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC, Ingress: c.Ingress}
+			p.iface = filter.Meta{Sender: p.iface.Sender, Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC, Ingress: c.Ingress}
 			if c.Iface == "" && c.HasIfaceMAC {
 				p.iface.Iface = "lo"
 			}

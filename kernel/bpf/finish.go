@@ -81,8 +81,11 @@ func (g *gen) finish(c *code) {
 	c.helper(asm.FnRedirect)
 	c.ret()
 
-	// What the policy asks for cannot be done to this frame.
+	// What the policy asks for cannot be done to this frame. One that is dropped already
+	// was told of.
 	c.mark(unsendable)
+	c.stack(asm.R0, kVerdict)
+	c.jif(asm.JEq, asm.R0, uint64(firewall.Drop), drop)
 	c.sti(sReason, int64(firewall.ReasonUnsendable), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
 	c.stack(asm.R0, kRule)

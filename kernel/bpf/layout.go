@@ -39,9 +39,9 @@ const (
 	sTagLen   = sTagAt + 4*8   // uint32 each: 4, or fewer where the tag is cut
 	sLLC      = sTagLen + 4*8  // LLC and SNAP header, 16 bytes
 	sFirst    = sLLC + 16      // the frame's first 16 bytes, where a tag was put back
-	sComm     = sFirst + 16    // the sender's command name
-	sIface    = sComm + 16     // name of the interface, 16 bytes
-	sIfaceMAC = sIface + 16    // its address, 8 bytes, the first two 0
+	sComm     = sFirst + 16    // the sender's command name, 16 bytes, and 8 zeros
+	sIface    = sComm + 24     // name of the interface, likewise
+	sIfaceMAC = sIface + 24    // its address, 8 bytes, the first two 0
 
 	// What is cleared for each frame: sClear to sClearEnd.
 	sLayerLen = sIfaceMAC + 8    // uint32 for each filter.Layer
@@ -108,10 +108,31 @@ const (
 	sSlotMask = sSlotBase + 4
 	sSlotMine = sSlotMask + 4
 	sSlotFree = sSlotMine + 4
-	sCaptures = sSlotFree + 4 // 8 bytes each: the first occurrence of a field in options
+	sTextHash = (sSlotFree + 4 + 7) &^ 7 // 8 bytes: the hash of a text
+	sCaptures = sTextHash + 8            // 8 bytes each: the first occurrence of a field in options, or its hash
 
-	maxCaptures = 8
-	scratchSize = sCaptures + 8*maxCaptures + 8
+	maxCaptures = 32 // more than there are such fields
+
+	sCgroupID  = sCaptures + 8*maxCaptures // 8 bytes: number of the sender's cgroup
+	sCgroupLen = sCgroupID + 8             // 8 bytes: length of its path
+	sCgroup    = sCgroupLen + 8            // the path, zeros behind it
+
+	// The key of a shape: its candidates may look up other keys between two of its own.
+	sShapeKey    = sCgroup + cgroupRoom
+	shapeKeyRoom = 2*textPart + 64
+
+	sUID = sShapeKey + shapeKeyRoom // uint32: the sender's
+	sPID = sUID + 4                 // uint32
+
+	sLeftLen = sPID + 4 // uint32: length of what is at sLeft
+
+	// A joint test on several fields in options.
+	sLevel      = sLeftLen + 4    // uint32: the field that is looked for
+	sJointEnded = sLevel + 4      // uint32: 1 when every combination was tried
+	sWithin     = sJointEnded + 4 // uint32: 1 if the walk stands on an option of the field
+	sStep       = sWithin + 4     // uint32: number of its next occurrence in that option
+	sOuter      = sStep + 4       // for each field: the walk and these two, while inner ones are looked for
+	scratchSize = (sOuter+4*outerWords*(maxJoint-1)+7)&^7 + 8
 )
 
 // Bits of sFlags.
@@ -130,6 +151,7 @@ const (
 	flagIface  // the interface's name is known
 	flagAudited
 	flagIngress
+	flagTooMany // a joint test was given up
 )
 
 // Bits of sWalkFlags.

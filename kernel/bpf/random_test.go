@@ -5,34 +5,70 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
-// maker draws expressions about frames at random: most compare with a value that
-// some frame has.
+// maker draws policies and frames at random. What it draws follows from its seed and
+// the frames it has. Most expressions compare with a value that some frame has.
 type maker struct {
 	*rand.Rand
-	frames [][]byte
-	fields []*filter.Field
-	pkt    filter.Packet
+	kinds map[string][][]byte
+	order []string // of kinds
+	pkt   filter.Packet
+
+	// What one policy is made from: frames, what is known beside them, and sets.
+	working [][]byte
+	world   filter.Meta
+	pid     uint32
+	sets    []randomSet
+	types   filter.SetTypes
+	limited bool // there are limits
+	settled bool // the sender's cgroup stays: a limit goes by its number, of which there is one
 }
 
-func newMaker(seed uint64, frames [][]byte) *maker {
-	m := &maker{Rand: rand.New(rand.NewPCG(seed, 0)), frames: frames}
-	for _, f := range filter.Fields() {
-		if f.Name != "sender.cgroup" && f.Name != "sender.pid" && f.Name != "sender.uid" && f.Name != "sender.comm" {
-			m.fields = append(m.fields, f)
-		}
+// newMaker makes the n-th policy's maker: each can be made again by itself.
+func newMaker(seed, n uint64, kinds map[string][][]byte, pid uint32) *maker {
+	m := &maker{Rand: rand.New(rand.NewPCG(seed, n)), kinds: kinds, pid: pid}
+	for k := range kinds {
+		m.order = append(m.order, k)
+	}
+	slices.Sort(m.order)
+	for range 64 {
+		k := kinds[m.order[m.IntN(len(m.order))]]
+		m.working = append(m.working, k[m.IntN(len(k))])
+	}
+	for range 16 {
+		m.working = append(m.working, m.dhcp())
 	}
 	return m
 }
 
-// look decodes a frame, often one that has the field.
+// cgroupPaths are paths that policies name, and that senders are said to have.
+var cgroupPaths = []string{"/", "/a", "/a/b", "/system.slice/dhclient.service", "/" + strings.Repeat("kubepods-", 16)}
+
+// change draws what is known beside the frames.
+func (m *maker) change() {
+	w := filter.Meta{Iface: []string{"lo", "eth0", "abcdefghijklmno"}[m.IntN(3)], HasIfaceMAC: m.IntN(4) > 0}
+	if w.HasIfaceMAC {
+		copy(w.IfaceMAC[:], m.bytes("eth.src", 6))
+	}
+	w.Sender = &filter.Sender{PID: m.pid, Comm: []string{"bpf.test", "dhclient", "a", "abcdefghijklmno"}[m.IntN(4)], Cgroup: cgroupPaths[m.IntN(len(cgroupPaths))]}
+	if m.settled {
+		w.Sender.Cgroup = m.world.Sender.Cgroup
+	}
+	m.world = w
+}
+
+// look decodes a frame, one that has the field if the policy is made from any.
 func (m *maker) look(f *filter.Field) (filter.Value, bool) {
-	for range 40 {
-		m.pkt.Decode(m.frames[m.IntN(len(m.frames))], filter.Meta{Iface: "lo"})
+	if len(m.working) == 0 {
+		return filter.Value{}, false
+	}
+	for i, from := 0, m.IntN(len(m.working)); i < len(m.working); i++ {
+		m.pkt.Decode(m.working[(from+i)%len(m.working)], m.world)
 		for i := m.IntN(3); i >= 0; i-- {
 			if v, ok := f.Value(&m.pkt, i); ok {
 				return v, true
@@ -85,82 +121,44 @@ func (m *maker) constant(t filter.Type, bits int, v filter.Value) string {
 		}
 		return s
 	case filter.TypeString:
-		s := []rune{}
-		for _, c := range v.Bytes {
-			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' {
-				s = append(s, rune(c))
-			}
-		}
-		if m.IntN(4) == 0 {
-			s = append(s, 'a')
-		} else if len(s) > 0 && m.IntN(4) == 0 {
-			s = s[:len(s)-1]
-		}
-		return `"` + string(s) + `"`
+		return m.quoted(v.Bytes)
 	}
 	if len(v.Bytes) == 0 {
 		return "00"
 	}
 	n := len(v.Bytes)
-	if n > 64 {
+	if n > 64 && m.IntN(8) > 0 {
 		n = 1 + m.IntN(64)
 	}
-	c := append([]byte(nil), v.Bytes[:n]...)
+	c := append([]byte(nil), v.Bytes[:min(n, maxBytes)]...)
 	if m.IntN(4) == 0 {
-		c[m.IntN(n)]++
+		c[m.IntN(len(c))]++
 	}
 	return hex(c)
 }
 
-var orderings = []string{"==", "!=", "<", "<=", ">", ">=", "==", "=="}
-
-// atom is one test on one field.
-func (m *maker) atom() string {
-	f := m.fields[m.IntN(len(m.fields))]
-	v, ok := m.look(f)
-	op := orderings[m.IntN(len(orderings))]
-	bytes := v.Bytes
-	if ok && (f.Type == filter.TypeMAC || f.Type == filter.TypeIPv4) {
-		var b [8]byte
-		binary.BigEndian.PutUint64(b[:], v.Num)
-		bytes = b[2:]
-		if f.Type == filter.TypeIPv4 {
-			bytes = b[4:]
+// quoted is a text near b.
+func (m *maker) quoted(b []byte) string {
+	b = slices.Clone(b)
+	switch m.IntN(8) {
+	case 0:
+		b = append(b, 'a')
+	case 1:
+		b = b[:max(len(b)-1, 0)]
+	case 2:
+		b = append(b, 0, 'a')
+	case 3:
+		b = []byte(names[m.IntN(len(names))])
+	}
+	s := ""
+	for _, c := range b {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '/' {
+			s += string(rune(c))
+		} else {
+			s += fmt.Sprintf(`\x%02x`, c)
 		}
 	}
-	switch k := m.IntN(10); {
-	case k == 0 || f.Type == filter.TypeNone:
-		return f.Name
-	case k == 1 && f.Type == filter.TypeUint:
-		return fmt.Sprintf("%s & %d", f.Name, 1+m.IntN(1<<min(f.Bits, 16)-1))
-	case k == 2 && f.Type != filter.TypeBool:
-		return f.Name + " " + op + " " + m.sameType(f)
-	case k <= 4 && len(bytes) > 1:
-		return m.slice(f.Name, bytes, op)
-	case k == 5:
-		var el []string
-		for range 1 + m.IntN(4) {
-			el = append(el, m.constant(f.Type, f.Bits, v))
-			v, _ = m.look(f)
-		}
-		return f.Name + " in {" + strings.Join(el, ", ") + "}"
-	case k == 6 && f.Type == filter.TypeUint:
-		return fmt.Sprintf("%s in {%d..%d}", f.Name, v.Num, v.Num+uint64(m.IntN(3)))
-	}
-	c := m.constant(f.Type, f.Bits, v)
-	if strings.Contains(c, "/") && op != "!=" {
-		op = "=="
-	}
-	return f.Name + " " + op + " " + c
-}
-
-func (m *maker) sameType(f *filter.Field) string {
-	for {
-		g := m.fields[m.IntN(len(m.fields))]
-		if g.Type == f.Type {
-			return g.Name
-		}
-	}
+	return `"` + s + `"`
 }
 
 // slice compares a part of a field.
@@ -186,58 +184,15 @@ func (m *maker) slice(name string, b []byte, op string) string {
 	return fmt.Sprintf("%s[%d:%d] %s %s", name, off, n, op, hex(c))
 }
 
-// expr is a tree of atoms that the language takes.
-func (m *maker) expr(depth int, types filter.SetTypes) string {
-	for {
-		s := m.tree(depth)
-		if _, err := filter.Parse(s, types); err == nil {
-			return s
-		}
+// octets are a value's bytes on the wire, none if its type has no slices.
+func octets(t filter.Type, v filter.Value) []byte {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], v.Num)
+	switch t {
+	case filter.TypeMAC:
+		return b[2:]
+	case filter.TypeIPv4:
+		return b[4:]
 	}
-}
-
-func (m *maker) tree(depth int) string {
-	switch n := m.IntN(6); {
-	case depth == 0 || n < 2:
-		return m.atom()
-	case n == 2:
-		return "!(" + m.tree(depth-1) + ")"
-	case n == 3:
-		return "(" + m.tree(depth-1) + " || " + m.tree(depth-1) + ")"
-	}
-	return "(" + m.tree(depth-1) + " && " + m.tree(depth-1) + ")"
-}
-
-// mutate changes a few bytes of a frame, or its length.
-func (m *maker) mutate(frame []byte) []byte {
-	b := append([]byte(nil), frame...)
-	for range 1 + m.IntN(3) {
-		switch m.IntN(8) {
-		case 0:
-			b = b[:m.IntN(len(b)+1)]
-		case 1: // insert a tag
-			if len(b) > 12 {
-				tag := []byte{0x81, 0, byte(m.IntN(256)), byte(m.IntN(256))}
-				b = append(append(append([]byte(nil), b[:12]...), tag...), b[12:]...)
-			}
-		case 2: // an LLC or SNAP header in place of the EtherType
-			if len(b) > 14 {
-				n := len(b) - 14 + 8 + m.IntN(3) - 1
-				head := append([]byte(nil), b[:12]...)
-				head = append(head, byte(n>>8), byte(n), 0xaa, 0xaa, 3, 0, 0, 0)
-				b = append(head, b[12:]...)
-			}
-		default:
-			if len(b) == 0 {
-				continue
-			}
-			// Where headers and options are more often than elsewhere.
-			at := m.IntN(len(b))
-			if m.IntN(2) == 0 {
-				at = m.IntN(min(len(b), 64))
-			}
-			b[at] = []byte{0, 1, byte(m.IntN(256)), b[at] + 1, b[at] - 1, 255}[m.IntN(6)]
-		}
-	}
-	return b
+	return v.Bytes
 }

@@ -55,8 +55,8 @@ func (g *gen) match(s *shape) *code {
 		return c
 	}
 	f := s.Parts[many].Field
-	if o := optionFields[f.Name]; o != nil {
-		g.matchOptions(c, s, many, o)
+	if optionFields[f.Name] != nil {
+		g.matchOptions(c, s, many)
 	}
 	g.occurrences(c, f, func(v operand, next label) {
 		g.shapePart(c, s, many, v, next)
@@ -77,7 +77,7 @@ func (g *gen) match(s *shape) *code {
 
 // shapePart writes the bits of a value that count into the key.
 func (g *gen) shapePart(c *code, s *shape, i int, v operand, none label) {
-	part, off := s.Parts[i], sKey+s.off[i]
+	part, off := s.Parts[i], sShapeKey+s.off[i]
 	switch {
 	case v.kind == inReg:
 		if part.Bits < 64 {
@@ -106,68 +106,28 @@ func (g *gen) shapePart(c *code, s *shape, i int, v operand, none label) {
 
 // matchOptions walks the options again, and looks up each occurrence of the field
 // in them.
-func (g *gen) matchOptions(c *code, s *shape, part int, o *optionField) {
-	none := c.label()
-	walk, each := fnEach+s.funcName(), fnEach+s.funcName()+"_value"
-	value := func(f *code, no, done label) {
-		o.each(f, func(v operand, next label) {
-			v.typ = s.Parts[part].Field.Type
-			g.shapePart(f, s, part, v, next)
-			g.probe(f, s) // here, since calls nest no deeper than eight
-			f.ja(next)
-		}, no, done)
-	}
-	g.needs(walk, func() *code {
-		return walkOptions(walk, func(f *code) {
-			next := f.label()
-			if o.code != 0 {
-				f.ld(asm.R0, sCode, asm.Word)
-				f.jif(asm.JNE, asm.R0, uint64(o.code), next)
-			}
-			f.optionData()
-			if o.steps == 0 {
-				value(f, next, next)
-			} else {
-				f.sti(sSubNext, 0, asm.Word)
-				f.imm(asm.R1, o.steps)
-				f.loop(each)
-			}
-			f.mark(next)
-		})
-	})
-	if o.steps != 0 {
-		g.needs(each, func() *code {
-			f := newCode(each)
-			no, done := f.label(), f.label()
-			f.mov(asm.R7, asm.R1)
-			f.callback()
-			value(f, no, done)
-			f.mark(no)
-			f.retImm(0)
-			f.mark(done)
-			f.retImm(1)
-			return f
-		})
-	}
+func (g *gen) matchOptions(c *code, s *shape, part int) {
+	none, each := c.label(), fnEach+s.funcName()
+	walk := &joint{where: g.where, levels: []level{{ref: filter.Ref{Field: s.Parts[part].Field}}}, stand: func(c *code, v operand, _, no label) {
+		g.shapePart(c, s, part, v, no)
+		g.probe(c, s) // here, since calls nest no deeper than eight
+		c.ja(no)
+	}}
+	g.needs(each, func() *code { return g.eachJoint(each, walk) })
 	c.testBits(sFlags, flagDHCP, none)
 	c.testBits(sFlags, flagCookie, none)
-	c.sti(sWalkField, 0, asm.Word)
-	c.ld(asm.R0, layerAt(filter.LayerDHCP), asm.Word)
-	c.ld(asm.R1, layerLen(filter.LayerDHCP), asm.Word)
-	c.mov(asm.R2, asm.R0)
-	c.emit(asm.Add.Imm(asm.R2, dhcpCookie), asm.Add.Reg(asm.R0, asm.R1))
-	c.st(sWalkAt, asm.R2, asm.Word)
-	c.st(sWalkEnd, asm.R0, asm.Word)
-	c.min(asm.R1, 1<<16)
-	c.loop(walk)
+	c.startWalk()
+	c.sti(sWithin, 0, asm.Word)
+	c.imm(asm.R1, maxJointSteps)
+	c.loop(each)
 	c.mark(none)
 }
 
-// probe looks sKey up and goes through the candidates.
+// probe looks sShapeKey up and goes through the candidates.
 func (g *gen) probe(c *code, s *shape) {
 	out, rest := c.label(), c.label()
 	c.mapPtr(asm.R1, s.mapName())
-	c.ptr(asm.R2, sKey)
+	c.ptr(asm.R2, sShapeKey)
 	c.helper(asm.FnMapLookupElem)
 	c.jif(asm.JEq, asm.R0, 0, out)
 	c.mov(asm.R8, asm.R0)

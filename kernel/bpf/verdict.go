@@ -65,6 +65,7 @@ func (g *gen) main() *code {
 		c.ja(finish)
 	}
 	c.mark(judge)
+	g.joints(c, finish)
 	g.layoutLimits()
 	if len(p.Rules) <= g.opt.linear {
 		g.linear(c, finish)
@@ -154,10 +155,7 @@ func (g *gen) beside(c *code, finish label) {
 		c.jif(asm.JEq, asm.R1, 0, none)
 		c.helper(asm.FnSkFullsock)
 		c.jif(asm.JEq, asm.R0, 0, none)
-		c.or(sFlags, flagSender)
-		c.ptr(asm.R1, sComm)
-		c.imm(asm.R2, 16)
-		c.helper(asm.FnGetCurrentComm)
+		g.sender(c)
 		c.mark(none)
 	}
 	if g.uses("iface.") {
@@ -169,9 +167,9 @@ func (g *gen) beside(c *code, finish label) {
 		g.byDefault(c, firewall.ReasonUnknownInterface, firewall.Drop)
 		c.ja(finish)
 		c.mark(known)
-		for i := 0; i < ifaceSenders; i += 8 {
-			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
-			c.st(sIface+i, asm.R1, asm.DWord)
+		for i, to := range []int{sIface, sIface + 8, sIfaceMAC} {
+			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(8*i), asm.DWord))
+			c.st(to, asm.R1, asm.DWord)
 		}
 		c.or(sFlags, flagIface)
 	}
