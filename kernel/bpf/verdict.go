@@ -44,7 +44,7 @@ func (g *gen) main() *code {
 	c.retImm(actShot)
 	c.mark(ready)
 	c.mov(regScratch, asm.R0)
-	c.head()
+	g.head(c)
 	c.stack(asm.R0, kCur)
 	c.st(sCur, asm.R0, asm.Word)
 	g.tooFar(c, finish)
