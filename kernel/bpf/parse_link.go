@@ -77,7 +77,10 @@ func (c *code) linkBad(cause frame.Cause) {
 // kernel keeps beside the frame back where it will be sent.
 func (g *gen) head(c *code) {
 	tagged, done := c.label(), c.label()
-	c.clear(sClear, sClearEnd-sClear)
+	c.imm(asm.R0, 0) // from a register, which makes for short instructions
+	for off := sClear; off < sClearEnd; off += 8 {
+		c.st(off, asm.R0, asm.DWord)
+	}
 	c.ctx(asm.R7, skbLen)
 	c.st(sLen, asm.R7, asm.Word)
 	c.ctx(asm.R0, skbVLANPresent)
