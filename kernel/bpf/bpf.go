@@ -79,6 +79,8 @@ type Options struct {
 	EventBytes uint32
 
 	linear int // how many rules are looked at one after the other; 0 means linearRules
+	// scattered reads every frame as those of a TX_RING sender: tests have only frames in one piece.
+	scattered bool
 }
 
 func (o Options) withDefaults() Options {

@@ -23,6 +23,7 @@ func TestExamples(t *testing.T) {
 		out, in := both(t, string(src), Options{}), both(t, string(src), Options{Ingress: true})
 		for _, p := range []*pair{out, in} {
 			for _, to := range Targets(p.fw.Policy()) {
+				p.there[to] = true
 				if err := p.engine.SetTarget(p.fw.Policy(), to, testIface, 0); err != nil {
 					t.Fatal(err)
 				}

@@ -43,33 +43,35 @@ const (
 	sIface    = sComm + 24     // name of the interface, likewise
 	sIfaceMAC = sIface + 24    // its address, 8 bytes, the first two 0
 
-	// What is cleared for each frame: sClear to sClearEnd.
-	sLayerLen = sIfaceMAC + 8    // uint32 for each filter.Layer
-	sHas      = sLayerLen + 4*16 // uint32: a bit for each layer that is there
-	sBad      = sHas + 4         // uint32: a bit for each layer that is malformed
-	sCause    = sBad + 4         // uint32: the first cause
-	sFlags    = sCause + 4       // uint32: flag…
-	sNTags    = sFlags + 4       // uint32
-	sVerdict  = sNTags + 4       // uint32
-	sReason   = sVerdict + 4     // uint32
-	sRule     = sReason + 4      // uint32: deciding rule, or the number of rules
-	sMark     = sRule + 4        // uint32
-	sNEffects = sMark + 4        // uint32
-	sFrom     = sNEffects + 4    // uint32: rules below are done with
-	sBest     = sFrom + 4        // uint32
-	sAtoms    = sBest + 4        // bits: tests that an occurrence in an option has stood
-	sClear    = sLayerLen
-	sClearEnd = sAtoms + 64
+	// What is cleared for each frame: sClear to sClearEnd. Of the layers' lengths, a frame always
+	// has the first.
+	sLayerLen = sIfaceMAC + 8        // uint32 for each filter.Layer
+	sHas      = sLayerLen + 4*layers // uint32: a bit for each layer that is there
+	sBad      = sHas + 4             // uint32: a bit for each layer that is malformed
+	sCause    = sBad + 4             // uint32: the first cause
+	sFlags    = sCause + 4           // uint32: flag…
+	sNTags    = sFlags + 4           // uint32
+	sVerdict  = sNTags + 4           // uint32
+	sReason   = sVerdict + 4         // uint32
+	sRule     = sReason + 4          // uint32: deciding rule, or the number of rules
+	sNEffects = sRule + 4            // uint32
+	sClear    = sLayerLen + 8        // from LayerEth on
+	sClearEnd = sNEffects + 4
 
-	sLayerAt = sClearEnd       // uint32 for each filter.Layer: where it begins in the frame
-	sLen     = sLayerAt + 4*16 // uint32: the frame's length
-	sShift   = sLen + 4        // uint32: 4 where a tag was put back
-	sNetAt   = sShift + 4      // uint32: where the network layer begins
-	sNetLen  = sNetAt + 4      // uint32
-	sEther   = sNetLen + 4     // uint32: EtherType
-	sOUI     = sEther + 4      // uint32
-	sSNAP    = sOUI + 4        // uint32
-	sEffects = sSNAP + 4       // uint32 each: rules to be carried out, 8
+	sMark  = sClearEnd            // uint32
+	sFrom  = sMark + 4            // uint32: rules below are done with
+	sBest  = sFrom + 4            // uint32
+	sAtoms = (sBest + 4 + 7) &^ 7 // bits: tests that an occurrence in an option has stood, cleared for each DHCP message
+
+	sLayerAt = sAtoms + atomBytes  // uint32 for each filter.Layer: where it begins in the frame
+	sLen     = sLayerAt + 4*layers // uint32: the frame's length
+	sShift   = sLen + 4            // uint32: 4 where a tag was put back
+	sNetAt   = sShift + 4          // uint32: where the network layer begins
+	sNetLen  = sNetAt + 4          // uint32
+	sEther   = sNetLen + 4         // uint32: EtherType
+	sOUI     = sEther + 4          // uint32
+	sSNAP    = sOUI + 4            // uint32
+	sEffects = sSNAP + 4           // uint32 each: rules to be carried out, 8
 
 	// The walk over DHCP options.
 	sWalkField = sEffects + 4*8 // uint32: 0 options, 1 file, 2 sname
@@ -133,7 +135,12 @@ const (
 	sStep       = sWithin + 4     // uint32: number of its next occurrence in that option
 	sOuter      = sStep + 4       // for each field: the walk and these two, while inner ones are looked for
 	scratchSize = (sOuter+4*outerWords*(maxJoint-1)+7)&^7 + 8
+
+	layers    = 12 // filter.LayerIEEE1722 is the last
+	atomBytes = 64
 )
+
+const _ = -uint(layers - 1 - filter.LayerIEEE1722) // does not compile unless it is 0
 
 // Bits of sFlags.
 const (

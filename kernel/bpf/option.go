@@ -18,7 +18,7 @@ type atom struct {
 }
 
 // maxAtoms is the number of bits there are.
-const maxAtoms = 8 * (sClearEnd - sAtoms)
+const maxAtoms = 8 * atomBytes
 
 // atom goes to yes if an occurrence in an option stands the test.
 func (g *gen) atom(c *code, r filter.Ref, t test, yes label) {

@@ -44,7 +44,7 @@ func (g *gen) main() *code {
 	c.retImm(actShot)
 	c.mark(ready)
 	c.mov(regScratch, asm.R0)
-	c.head()
+	g.head(c)
 	c.stack(asm.R0, kCur)
 	c.st(sCur, asm.R0, asm.Word)
 	g.tooFar(c, finish)
@@ -98,9 +98,9 @@ func (g *gen) packetSockets(c *code) {
 	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 	c.jif(asm.JEq, asm.R1, 0, other)
-	c.helper(asm.FnSkFullsock)
-	c.jif(asm.JEq, asm.R0, 0, other)
-	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
+	// The family stands in every kind of socket (struct sock_common): no helper is
+	// needed to tell a packet socket from others.
+	c.emit(asm.LoadMem(asm.R0, asm.R1, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
 	c.mark(other)
 	g.letGo(c)
