@@ -72,6 +72,7 @@ announce() { step "announced-$1" arping -A -c 1 -w 1 -I near -s "192.0.2.$1" "19
 until_() { for i in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; return 1; }
 main() { systemctl show -P MainPID postern; }
 
+
 for last in 10 11 12; do ip addr add "192.0.2.$last/32" dev near; done # arping wants them
 systemctl is-active postern || { step boot systemctl --no-pager status postern; step journal journalctl --no-pager -b; systemctl exit; exit; }
 step entered systemctl show -P ActiveEnterTimestampMonotonic postern.service network-pre.target
@@ -279,7 +280,7 @@ func (m *machine) boot(nspawn, bpffs string, netns int, usr string) {
 	args := []string{"--quiet", "--register=no", "--keep-unit", "--machine=postern-test-" + strconv.Itoa(os.Getpid()),
 		"--directory=" + m.root, "--overlay-ro=/usr:" + usr + ":/usr", "--bind=" + m.out + ":/out", "--bind=" + bpffs + ":/sys/fs/bpf",
 		fmt.Sprintf("--network-namespace-path=/proc/%d/fd/%d", os.Getpid(), netns), "--capability=all", "--system-call-filter=bpf open_by_handle_at",
-		"--console=pipe", "--boot", "--", "--unit=check.target", "--log-target=console", "--show-status=no"}
+		"--console=pipe", "--boot", "--", "--unit=check.target", "--log-target=journal", "--show-status=no"}
 	cgroups := newCgroups(m.t)
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", cgroups.enter() + `exec "$@"`, "sh", nspawn}, args...)...)
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes")
