@@ -18,18 +18,10 @@ import (
 
 	"github.com/postern-fw/postern/firewall/filter"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 const unit = "postern.service"
-
-// cannot skips on a laptop and fails in CI.
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -38,19 +30,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// tool finds a program, or ends the test.
-func tool(t testing.TB, name, pkg string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		cannot(t, "needs the tool "+name+": apt-get install "+pkg)
-	}
-	return path
-}
-
 // What systemd makes of the sandbox, from 0 to 10, must not get worse.
 func TestSandbox(t *testing.T) {
-	analyze := tool(t, "systemd-analyze", "systemd")
+	analyze := labtest.Tool(t, "systemd-analyze", "systemd")
 	out, err := exec.Command(analyze, "security", "--no-pager", "--offline=yes", "--threshold=25", unit).CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("Overall exposure level for "+unit)) {
 		t.Errorf("%v\n%s", err, out)
@@ -144,7 +126,7 @@ func newMachine(t testing.TB) *machine {
 	} {
 		must(t, os.WriteFile(filepath.Join(m.root, name), []byte(content), 0o644))
 	}
-	enable := exec.Command(tool(t, "systemctl", "systemd"), "--root="+m.root, "enable", unit)
+	enable := exec.Command(labtest.Tool(t, "systemctl", "systemd"), "--root="+m.root, "enable", unit)
 	if out, err := enable.CombinedOutput(); err != nil {
 		t.Fatalf("enable: %v\n%s", err, out)
 	}
@@ -185,10 +167,10 @@ func (m *machine) step(name string, want ...string) string {
 
 func TestService(t *testing.T) {
 	if os.Geteuid() != 0 {
-		cannot(t, "needs root for a container")
+		labtest.Cannot(t, "needs root for a container")
 	}
-	nspawn := tool(t, "systemd-nspawn", "systemd-container")
-	tool(t, "arping", "iputils-arping")
+	nspawn := labtest.Tool(t, "systemd-nspawn", "systemd-container")
+	labtest.Tool(t, "arping", "iputils-arping")
 	pair, err := lab.New()
 	must(t, err)
 	defer pair.Close()
@@ -327,7 +309,7 @@ func newCgroups(t testing.TB) (list cgroups) {
 			}
 			dir := filepath.Join(f[1], part[2], "postern-test-"+strconv.Itoa(os.Getpid()))
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-				cannot(t, "needs a cgroup to delegate: "+err.Error())
+				labtest.Cannot(t, "needs a cgroup to delegate: "+err.Error())
 			}
 			t.Cleanup(func() { removeCgroups(dir) })
 			list = append(list, dir)

@@ -10,17 +10,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 // TestMachineRefuses: what a machine lacks is named, with its remedy.
 func TestMachineRefuses(t *testing.T) {
 	if why := kernelWithout(t); why != "" {
-		cannot(t, why)
+		labtest.Cannot(t, why)
 	}
-	for _, name := range []string{"nft", "setpriv", "unshare", "mount"} {
-		if _, err := exec.LookPath(name); err != nil {
-			cannot(t, "needs the tool "+name+": apt-get install nftables util-linux mount")
-		}
+	for name, debian := range map[string]string{"nft": "nftables", "setpriv": "util-linux", "unshare": "util-linux", "mount": "mount"} {
+		labtest.Tool(t, name, debian)
 	}
 	exe, err := os.Executable()
 	must(t, err)
