@@ -1,0 +1,183 @@
+package matrix
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// These senders show the judge another frame than the one that leaves: the host's own
+// announcement, and one of the peer's address.
+
+// senderIP is where ARP has the sender's protocol address.
+const senderIP = 28
+
+// announcement is an honest one of the host's own address, padded.
+func (w *world) announcement(t testing.TB) (r *role, honest []byte) {
+	t.Helper()
+	for _, r := range w.roles {
+		for _, f := range r.honest {
+			if f.Rule == "announce" && len(f.Bytes) == 60 && string(f.Bytes[12:14]) == "\x08\x06" &&
+				string(f.Bytes[senderIP:][:4]) == string(w.host.IP.AsSlice()) {
+				return r, f.Bytes
+			}
+		}
+	}
+	t.Fatal("no announcement among the honest frames")
+	return nil, nil
+}
+
+// seen counts announcements by whose address they are of.
+func (r *receiver) seen(own, peer string, n *[2]int) error {
+	return r.settle(func(b []byte) {
+		if len(b) == 60 && string(b[12:14]) == "\x08\x06" {
+			switch string(b[senderIP:][:4]) {
+			case own:
+				n[0]++
+			case peer:
+				n[1]++
+			}
+		}
+	})
+}
+
+// TestRingChanges: of a TX_RING the kernel sends the very memory that the sender can
+// write to. Another thread writes while the frame is judged.
+func TestRingChanges(t *testing.T) {
+	w := newWorld(t)
+	r := receive(t, w.Pair)
+	role, honest := w.announcement(t)
+	own, peer := string(w.host.IP.AsSlice()), string(w.host.PeerIP.AsSlice())
+	if own[:3] != peer[:3] {
+		t.Fatalf("%s and %s differ in more than a byte", w.host.IP, w.host.PeerIP)
+	}
+	for _, guarded := range []bool{false, true} {
+		if guarded {
+			w.guard(t, role.policy, how{})
+		}
+		var n [2]int
+		for _, bypass := range []bool{false, true} {
+			p := path{call: callRing2, typ: unix.SOCK_RAW, claim: truth, bypass: bypass}
+			var fd int
+			must(t, w.Do(0, func() (err error) { fd, err = p.socket(); return err }))
+			ring, err := newRing(fd, ringVersion(p.call))
+			must(t, err)
+			m, _ := p.express(honest, w.near)
+			// The byte in the slot that is being sent, and its two values in turn.
+			var at atomic.Pointer[byte]
+			var stop atomic.Bool
+			done := make(chan struct{})
+			at.Store(&ring.slots[unix.SizeofTpacket2Hdr+senderIP+3])
+			go func() {
+				defer close(done)
+				runtime.LockOSThread()
+				for !stop.Load() {
+					b := at.Load()
+					for range 50 {
+						*b ^= own[3] ^ peer[3]
+					}
+				}
+			}()
+			for range 150 {
+				for range maxBatch {
+					at.Store(&ring.slots[ring.next*slot+unix.SizeofTpacket2Hdr+senderIP+3])
+					if err := ring.send(m); err != unix.ENOBUFS {
+						must(t, err)
+					}
+				}
+				must(t, r.seen(own, peer, &n))
+			}
+			stop.Store(true)
+			<-done
+			must(t, unix.Munmap(ring.slots))
+			must(t, unix.Close(fd))
+		}
+		t.Logf("guarded %t: announcements of the own address %d, of the peer's %d", guarded, n[0], n[1])
+		if n[0] == 0 {
+			t.Error("no honest frame arrived: that proves nothing")
+		}
+		if (n[1] > 0) == guarded {
+			t.Errorf("guarded %t: %d announcements of the peer's address got out", guarded, n[1])
+		}
+	}
+}
+
+// TestChecksumWrittenLater: with PACKET_VNET_HDR the sender says where the kernel or the
+// device is to write a checksum (VIRTIO_NET_HDR_F_NEEDS_CSUM), which is done behind every
+// egress hook (validate_xmit_skb). It says the last two bytes of ARP's sender address,
+// and the padding is such that the peer's come out.
+func TestChecksumWrittenLater(t *testing.T) {
+	w := newWorld(t)
+	r := receive(t, w.Pair)
+	role, honest := w.announcement(t)
+	own, peer := string(w.host.IP.AsSlice()), string(w.host.PeerIP.AsSlice())
+	// A device without checksum offload has the kernel do it, and the receiver sees it.
+	must(t, w.Do(0, func() error { return checksumOffload(w.near.name, false) }))
+
+	const start = 20 // the least that virtio_net_hdr_to_skb takes
+	f := append([]byte(nil), honest...)
+	copy(f[58:], []byte{0, 0})
+	sum := uint32(^binary.BigEndian.Uint16([]byte(peer[2:])))
+	for i := start; i < len(f); i += 2 {
+		sum += uint32(^binary.BigEndian.Uint16(f[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(f[58:], uint16(sum))
+
+	header := vnetHeader{flags: vnetNeedsChecksum, csumStart: start, csumOffset: senderIP + 2 - start}
+	for _, guarded := range []bool{false, true} {
+		w.unguard(t)
+		if guarded {
+			w.guard(t, role.policy, how{})
+		}
+		var list []path
+		for _, p := range paths() {
+			if p.vnet {
+				p.header = header
+				list = append(list, p)
+			}
+		}
+		var n [2]int
+		for _, s := range w.open(t, list) {
+			unsendable, err := s.send([][]byte{f})
+			must(t, err)
+			if unsendable[0] {
+				t.Errorf("%s: not sendable", s.path)
+			}
+			must(t, r.seen(own, peer, &n))
+		}
+		t.Logf("guarded %t: by %d paths %d announcements of the peer's address", guarded, len(list), n[1])
+		if guarded && n[1] > 0 || !guarded && n[1] != len(list) {
+			t.Errorf("guarded %t: by %d paths %d announcements of the peer's address got out", guarded, len(list), n[1])
+		}
+	}
+}
+
+// checksumOffload sets a device's own, in the network namespace of the calling thread.
+func checksumOffload(name string, on bool) error {
+	const ethtoolStxcsum = 0x17 // ethtool.h
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	value := [2]uint32{ethtoolStxcsum, 0}
+	if on {
+		value[1] = 1
+	}
+	var request struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(request.name[:], name)
+	request.data = unsafe.Pointer(&value)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	return heard(errno)
+}
