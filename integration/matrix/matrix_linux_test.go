@@ -51,13 +51,8 @@ func (w *world) openAt(t testing.TB, ns int, d device, list []path) (senders []*
 	})
 	must(t, w.Do(ns, func() error {
 		for _, p := range list {
-			fd, err := p.socket()
+			s, err := p.open(d)
 			if err != nil {
-				return err
-			}
-			s, err := p.over(fd, d)
-			if err != nil {
-				unix.Close(fd)
 				return err
 			}
 			senders = append(senders, s)

@@ -24,10 +24,11 @@ type receiver struct {
 	frames *ringbuf.Reader
 	record ringbuf.Record
 	lost   *ebpf.Map
-	// last is the AF_XDP socket at the near device that ends a batch: no egress hook
-	// sees its frame, and veth's queue keeps the order.
-	last *xsk
-	n    uint64
+	// end sends the frame that ends a batch, by an AF_XDP socket at the near device: no
+	// egress hook sees it, and veth's queue keeps the order.
+	end func(frame []byte) error
+	own *xsk
+	n   uint64
 }
 
 // room is for a frame and, before it, its length.
@@ -101,15 +102,17 @@ func arrival(events, scratch, lost *ebpf.Map) asm.Instructions {
 // takes one AF_XDP socket.
 func (r *receiver) listen() error {
 	return r.p.Do(0, func() (err error) {
-		r.last, err = newXSK(r.p.Ifi[0].Index)
+		if r.own, err = newXSK(r.p.Ifi[0].Index); err == nil {
+			r.end = r.own.send
+		}
 		return err
 	})
 }
 
 func (r *receiver) pause() {
-	if r.last != nil {
-		r.last.close()
-		r.last = nil
+	if r.own != nil {
+		r.own.close()
+		r.own = nil
 	}
 }
 
@@ -119,7 +122,7 @@ func (r *receiver) settle(fn func(frame []byte)) error {
 	end := make([]byte, 64)
 	copy(end, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 end of a batch")
 	binary.BigEndian.PutUint64(end[56:], r.n)
-	if err := r.last.send(end); err != nil {
+	if err := r.end(end); err != nil {
 		return fmt.Errorf("the end of a batch: %w", err)
 	}
 	r.frames.SetDeadline(time.Now().Add(10 * time.Second))

@@ -20,6 +20,7 @@ const (
 	callRing1      = "TX_RING 1"
 	callRing2      = "TX_RING 2"
 	callRing3      = "TX_RING 3"
+	callXDP        = "AF_XDP" // none of calls: no egress hook sees it
 )
 
 var calls = []string{callSendto, callSendmsg, callSendmmsg, callWrite, callURing, callURingAsync, callRing1, callRing2, callRing3}

@@ -32,47 +32,51 @@ func newXSK(ifindex int) (x *xsk, err error) {
 	return x, err
 }
 
-func openXSK(ifindex int) (x *xsk, err error) {
-	x = &xsk{}
-	if x.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+func openXSK(ifindex int) (*xsk, error) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
 		return nil, fmt.Errorf("AF_XDP: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			x.close()
-		}
-	}()
-	if x.umem, err = unix.Mmap(-1, 0, slot*maxBatch, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+	x := &xsk{fd: fd}
+	if err := x.setUp(ifindex); err != nil {
+		x.close()
 		return nil, err
+	}
+	return x, nil
+}
+
+// setUp registers memory, makes the rings and binds the socket.
+func (x *xsk) setUp(ifindex int) (err error) {
+	if x.umem, err = unix.Mmap(-1, 0, slot*maxBatch, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+		return err
 	}
 	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&x.umem[0]))), Len: slot * maxBatch, Size: slot}
 	if err := x.set(unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg)); err != nil {
-		return nil, fmt.Errorf("XDP_UMEM_REG: %w", err)
+		return fmt.Errorf("XDP_UMEM_REG: %w", err)
 	}
 	entries := uint32(maxBatch)
 	for _, option := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_TX_RING} {
 		if err := x.set(option, unsafe.Pointer(&entries), unsafe.Sizeof(entries)); err != nil {
-			return nil, fmt.Errorf("AF_XDP ring %d: %w", option, err)
+			return fmt.Errorf("AF_XDP ring %d: %w", option, err)
 		}
 	}
 	var off unix.XDPMmapOffsets
 	n := uint32(unsafe.Sizeof(off))
 	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(x.fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
 		uintptr(unsafe.Pointer(&off)), uintptr(unsafe.Pointer(&n)), 0); errno != 0 {
-		return nil, fmt.Errorf("XDP_MMAP_OFFSETS: %w", errno)
+		return fmt.Errorf("XDP_MMAP_OFFSETS: %w", errno)
 	}
 	x.txOff, x.doneOff = off.Tx, off.Cr
 	if x.tx, err = unix.Mmap(x.fd, unix.XDP_PGOFF_TX_RING, int(off.Tx.Desc)+16*maxBatch, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
-		return nil, err
+		return err
 	}
 	if x.done, err = unix.Mmap(x.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, int(off.Cr.Desc)+8*maxBatch, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
-		return nil, err
+		return err
 	}
-	err = unix.Bind(x.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(ifindex)})
-	if err != nil {
-		return nil, fmt.Errorf("bind an AF_XDP socket: %w", err)
+	if err := unix.Bind(x.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(ifindex)}); err != nil {
+		return fmt.Errorf("bind an AF_XDP socket: %w", err)
 	}
-	return x, nil
+	return nil
 }
 
 func (x *xsk) set(option int, value unsafe.Pointer, n uintptr) error {
