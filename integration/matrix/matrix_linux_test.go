@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/firewall"
 )
 
 // The runs, as the table names them.
@@ -27,7 +29,7 @@ func TestMatrix(t *testing.T) {
 	w.guard(t, w.roles[0].policy, how{})
 	after := w.open(t, paths())
 	w.run(t, r, &tb, runGate, after, &how{})
-	w.run(t, r, &tb, runTC, after, &how{tc: true})
+	w.run(t, r, &tb, runTC, after, &how{hook: firewall.HookTC})
 	t.Logf("%d paths\n%s", len(paths()), &tb)
 	t.Run("super-frames", func(t *testing.T) { testSuperFrames(t, w, r) })
 }
@@ -76,7 +78,7 @@ func (w *world) run(t *testing.T, r *receiver, tb *table, name string, senders [
 			tb.add(name, s.path.kind(), sum)
 			what := name + ", " + role.policy.Name + ", " + s.path.String()
 			switch {
-			case h == nil, h.tc && s.path.bypass: // tc never runs
+			case h == nil, h.hook == firewall.HookTC && s.path.bypass: // tc never runs
 				sum.expectOpen(t, what)
 			default:
 				sum.expectClosed(t, what)

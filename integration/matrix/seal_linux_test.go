@@ -40,7 +40,7 @@ func (w *world) sealed(t testing.TB, cgroup string) {
 	if err := seal.Probe(); err != nil {
 		cannot(t, "needs a kernel with cgroup/setsockopt: "+err.Error())
 	}
-	s := seal.Seal{Cgroup: cgroup, Pin: filepath.Join(w.bpffs, "seal")}
+	s := seal.Seal{Cgroup: cgroup, Pin: filepath.Join(w.kernel.Root, "seal")}
 	must(t, s.Install())
 	t.Cleanup(func() { must(t, s.Remove()) })
 }
