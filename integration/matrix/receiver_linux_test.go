@@ -29,6 +29,8 @@ type receiver struct {
 	end func(frame []byte) error
 	own *xsk
 	n   uint64
+	// inner is what of an arriving frame counts; nil for all of it.
+	inner func([]byte) []byte
 }
 
 // room is for a frame and, before it, its length.
@@ -133,6 +135,9 @@ func (r *receiver) settle(fn func(frame []byte)) error {
 		frame := r.record.RawSample[8:][:binary.NativeEndian.Uint64(r.record.RawSample)]
 		if string(frame) == string(end) {
 			break
+		}
+		if r.inner != nil {
+			frame = r.inner(frame)
 		}
 		fn(frame)
 	}

@@ -39,6 +39,8 @@ type world struct {
 	superFrames []*evasions.Case
 
 	kernel kernel.Host
+	// tagsByTC is true where a tcx program stands in for a VLAN device.
+	tagsByTC bool
 }
 
 func newWorld(t testing.TB) *world {
@@ -100,7 +102,8 @@ func rolesOf(h evasions.Host) (list []*role, superFrames []*evasions.Case) {
 	return list, superFrames
 }
 
-// how a policy is enforced; the zero value is at the gate of near, for packet sockets.
+// how a policy is enforced; the zero value is at near, for packet sockets, by the gate,
+// which HookAuto is here.
 type how struct {
 	hook    firewall.Hook
 	all     bool // `senders: all`
