@@ -45,6 +45,24 @@ func (r *receiver) seen(own, peer string, n *[2]int) error {
 	})
 }
 
+// flip has another thread write two values to a byte in turn, until the function that it
+// returns is called. The byte is where at points.
+func flip(at *atomic.Pointer[byte], a, b byte) (stop func()) {
+	var end atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		for !end.Load() {
+			p := at.Load()
+			for range 50 {
+				*p ^= a ^ b
+			}
+		}
+	}()
+	return func() { end.Store(true); <-done }
+}
+
 // TestRingChanges: of a TX_RING the kernel sends the very memory that the sender can
 // write to. Another thread writes while the frame is judged.
 func TestRingChanges(t *testing.T) {
@@ -55,6 +73,7 @@ func TestRingChanges(t *testing.T) {
 	if own[:3] != peer[:3] {
 		t.Fatalf("%s and %s differ in more than a byte", w.host.IP, w.host.PeerIP)
 	}
+	const last = unix.SizeofTpacket2Hdr + senderIP + 3
 	for _, guarded := range []bool{false, true} {
 		if guarded {
 			w.guard(t, role.policy, how{})
@@ -67,42 +86,92 @@ func TestRingChanges(t *testing.T) {
 			ring, err := newRing(fd, ringVersion(p.call))
 			must(t, err)
 			m, _ := p.express(honest, w.near)
-			// The byte in the slot that is being sent, and its two values in turn.
 			var at atomic.Pointer[byte]
-			var stop atomic.Bool
-			done := make(chan struct{})
-			at.Store(&ring.slots[unix.SizeofTpacket2Hdr+senderIP+3])
-			go func() {
-				defer close(done)
-				runtime.LockOSThread()
-				for !stop.Load() {
-					b := at.Load()
-					for range 50 {
-						*b ^= own[3] ^ peer[3]
-					}
-				}
-			}()
+			at.Store(&ring.slots[last])
+			stop := flip(&at, own[3], peer[3])
 			for range 150 {
 				for range maxBatch {
-					at.Store(&ring.slots[ring.next*slot+unix.SizeofTpacket2Hdr+senderIP+3])
+					at.Store(&ring.slots[ring.next*slot+last])
 					if err := ring.send(m); err != unix.ENOBUFS {
 						must(t, err)
 					}
 				}
 				must(t, r.seen(own, peer, &n))
 			}
-			stop.Store(true)
-			<-done
+			stop()
 			must(t, unix.Munmap(ring.slots))
 			must(t, unix.Close(fd))
 		}
-		t.Logf("guarded %t: announcements of the own address %d, of the peer's %d", guarded, n[0], n[1])
-		if n[0] == 0 {
-			t.Error("no honest frame arrived: that proves nothing")
+		expectUnchanged(t, guarded, n)
+	}
+}
+
+func expectUnchanged(t *testing.T, guarded bool, n [2]int) {
+	t.Helper()
+	t.Logf("guarded %t: honest frames %d, forged ones %d", guarded, n[0], n[1])
+	if n[0] == 0 {
+		t.Error("no honest frame arrived: that proves nothing")
+	}
+	if (n[1] > 0) == guarded {
+		t.Errorf("guarded %t: %d forged frames got out", guarded, n[1])
+	}
+}
+
+// TestZeroCopyChanges: with MSG_ZEROCOPY a UDP socket sends the sender's memory as well.
+// The message's type is DISCOVER or OFFER in turn.
+func TestZeroCopyChanges(t *testing.T) {
+	const typeAt, discover, offer = 242, 1, 2
+	w := newWorld(t)
+	r := receive(t, w.Pair)
+	var role *role
+	var d datagram
+	for _, role = range w.roles {
+		for _, f := range role.honest {
+			if x, ok := w.near.asDatagram(f.Bytes); ok && role.policy.Name == "dhcp-host" && string(x.payload[240:243]) == "\x35\x01\x01" {
+				d = x
+			}
 		}
-		if (n[1] > 0) == guarded {
-			t.Errorf("guarded %t: %d announcements of the peer's address got out", guarded, n[1])
+		if d.payload != nil {
+			break
 		}
+	}
+	if d.payload == nil {
+		t.Fatal("no DISCOVER among the honest frames")
+	}
+	memory, err := unix.Mmap(-1, 0, slot, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	must(t, err)
+	defer unix.Munmap(memory)
+	payload := memory[:copy(memory, d.payload)]
+	fd := udpSockets{}.open(t, w, d.from)
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1))
+	to := &unix.SockaddrInet4{Port: d.port, Addr: [4]byte{255, 255, 255, 255}}
+	for _, guarded := range []bool{false, true} {
+		if guarded {
+			w.guard(t, role.policy, how{all: true})
+		}
+		var n [2]int
+		var at atomic.Pointer[byte]
+		at.Store(&payload[typeAt])
+		stop := flip(&at, discover, offer)
+		for range 300 {
+			for range maxBatch / 4 {
+				if err := unix.Sendto(fd, payload, unix.MSG_ZEROCOPY, to); err != unix.ENOBUFS {
+					must(t, err)
+				}
+			}
+			must(t, r.settle(func(b []byte) {
+				if got, ok := w.near.asDatagram(b); ok && len(got.payload) == len(payload) {
+					n[min(1, got.payload[typeAt]-discover)]++
+				}
+			}))
+			for { // what the kernel has done with
+				if _, _, _, _, err := unix.Recvmsg(fd, nil, make([]byte, 256), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+					break
+				}
+			}
+		}
+		stop()
+		expectUnchanged(t, guarded, n)
 	}
 }
 

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 // to open them in, the first of those that it inherits, or the UNIX socket they come by.
 const (
 	opens    = "opens"
+	opens32  = "opens, by 32-bit system calls"
 	inherits = "inherits"
 	isPassed = "is passed"
 )
@@ -153,7 +154,10 @@ func serve() error {
 func (h hello) senders() (list []*sender, refused []string, err error) {
 	const first = 3
 	d := device{h.Index, h.Name, h.MAC}
-	if h.How == opens {
+	if h.How == opens32 {
+		setsockopt = setsockopt32()
+	}
+	if h.How == opens || h.How == opens32 {
 		if err := unix.Setns(first, unix.CLONE_NEWNET); err != nil {
 			return nil, nil, err
 		}

@@ -25,6 +25,8 @@ type scene struct {
 	// changed is what the device makes of a frame, and what the policy judges: nil for
 	// the frame itself. inner is what of an arriving frame to look at.
 	changed, inner func([]byte) []byte
+	// cut is what super-frames get by when guarded.
+	cut []string
 	// loses is where, being guarded, no honest frame arrives either.
 	loses map[firewall.Hook]bool
 }
@@ -42,9 +44,10 @@ var scenes = []scene{
 	{name: "macvlan in another namespace", build: macvlanAway, ns: 1, guarded: []string{"near"}},
 	{name: "macvlan, guarded too", build: macvlan, guarded: []string{"near", "upper"}},
 	{name: "below a guarded macvlan", build: belowMacvlan, guarded: []string{"near", "upper"}, notEnough: []string{"upper"}},
-	{name: "bridge with one port", build: bridge, guarded: []string{"near"}},
-	// Of a frame that is flooded to several ports all but the last are copies without a
-	// socket (skb_clone in deliver_clone): for packet sockets the bridge is the door.
+	// Of a super-frame that the bridge cuts, all pieces but the last have no socket
+	// (skb_segment), and of a frame that it floods to several ports all copies but the
+	// last (deliver_clone): for packet sockets the bridge is the door.
+	{name: "bridge with one port", build: bridge, guarded: []string{"near", "upper"}, cut: []string{"near"}},
 	{name: "bridge with two ports", build: bridgeOfTwo, guarded: []string{"near", "upper"}, notEnough: []string{"near"}},
 	{name: "bridge over macvlan, all guarded", build: bridgeOverMacvlan, guarded: []string{"near", "between", "upper"}},
 	{name: "four guarded over each other", build: fourDeep, guarded: []string{"near", "between", "upper", "top"}, loses: tooDeep},
@@ -71,11 +74,12 @@ func (s scene) test(t *testing.T, tb *table) {
 	w.sendAs(d.mac)
 	r := receive(t, w.Pair)
 	r.inner = s.inner
-	if s.changed == nil {
-		s.changed = asSent
+	changed := asSent
+	if s.changed != nil {
+		changed = s.changed
 	}
 	for i, role := range w.roles {
-		w.roles[i] = role.changed(t, s.changed)
+		w.roles[i] = role.changed(t, changed)
 	}
 	// Those that look different to the kernel.
 	list := some()
@@ -90,10 +94,30 @@ func (s scene) test(t *testing.T, tb *table) {
 				w.guard(t, role.policy, *h)
 			}
 			for _, sender := range senders {
-				sum, err := r.measure(sender, role, s.changed)
+				sum, err := r.measure(sender, role, changed)
 				must(t, err)
 				s.expect(t, tb, h, sender.path, role, sum)
 			}
+		}
+	}
+	if s.inner == nil && s.changed == nil {
+		s.superFrames(t, w, r, d)
+	}
+}
+
+// superFrames are held by what holds all others.
+func (s scene) superFrames(t *testing.T, w *world, r *receiver, d device) {
+	t.Helper()
+	w.unguard(t)
+	if out, sent := w.superFramesOut(t, r, s.ns, d, nil); out == 0 {
+		t.Errorf("of %d super-frames none gets out without a guard", sent)
+	}
+	if out, sent := w.superFramesOut(t, r, s.ns, d, &how{devices: s.guarded}); out > 0 {
+		t.Errorf("guarded %v: of %d super-frames %d get out", s.guarded, sent, out)
+	}
+	if s.cut != nil {
+		if out, _ := w.superFramesOut(t, r, s.ns, d, &how{devices: s.cut}); out == 0 {
+			t.Errorf("guarded %v: no super-frame gets out: a limit is gone", s.cut)
 		}
 	}
 }

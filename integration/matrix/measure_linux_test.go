@@ -12,7 +12,6 @@ import (
 
 // tally is what became of the frames of one path, or several.
 type tally struct {
-	paths                int
 	forged, out          int // sent, and arrived at least once
 	honest, once         int // sent, and arrived exactly once
 	noForged, noHonest   int // not sendable by the path
@@ -20,7 +19,6 @@ type tally struct {
 }
 
 func (t *tally) add(o tally) {
-	t.paths += o.paths
 	t.forged, t.out, t.noForged = t.forged+o.forged, t.out+o.out, t.noForged+o.noForged
 	t.honest, t.once, t.noHonest = t.honest+o.honest, t.once+o.once, t.noHonest+o.noHonest
 }
@@ -32,7 +30,6 @@ func (t tally) String() string {
 // measure sends the frames of a role by a path, and says what became of them. What
 // arrives is what was sent, or what wrap makes of it.
 func (r *receiver) measure(s *sender, role *role, wrap func([]byte) []byte) (sum tally, err error) {
-	sum.paths = 1
 	frames := append(append([]evasions.Frame(nil), role.forged...), role.honest...)
 	counts := make(map[string]*int, len(frames))
 	arrived := make([]*int, len(frames))
@@ -172,8 +169,7 @@ func (tb *table) String() string {
 func (tb *table) sums() string {
 	var list []string
 	for _, run := range tb.runs {
-		t := tb.total(run)
-		list = append(list, fmt.Sprintf("%s: %d paths: %s", run, t.paths, t))
+		list = append(list, fmt.Sprintf("%s: %s", run, tb.total(run)))
 	}
 	return strings.Join(list, "\n")
 }

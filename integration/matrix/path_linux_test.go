@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,8 +93,9 @@ func (p path) socket() (fd int, err error) {
 		return -1, err
 	}
 	for option, on := range map[int]bool{unix.PACKET_QDISC_BYPASS: p.bypass, packetVNETHdr: p.vnet} {
+		one := int32(1)
 		if on && err == nil {
-			err = unix.SetsockoptInt(fd, unix.SOL_PACKET, option, 1)
+			err = heard(setsockopt(fd, unix.SOL_PACKET, option, unsafe.Pointer(&one), unsafe.Sizeof(one)))
 		}
 	}
 	if err != nil {
@@ -101,6 +103,12 @@ func (p path) socket() (fd int, err error) {
 		return -1, fmt.Errorf("%s: %w", p, err)
 	}
 	return fd, nil
+}
+
+// setsockopt is the system call. A child may be told to make another.
+var setsockopt = func(fd, level, option int, value unsafe.Pointer, n uintptr) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(value), n, 0)
+	return errno
 }
 
 const packetVNETHdr = 15 // if_packet.h

@@ -80,8 +80,7 @@ func (x *xsk) setUp(ifindex int) (err error) {
 }
 
 func (x *xsk) set(option int, value unsafe.Pointer, n uintptr) error {
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(x.fd), unix.SOL_XDP, uintptr(option), uintptr(value), n, 0)
-	return heard(errno)
+	return heard(setsockopt(x.fd, unix.SOL_XDP, option, value, n))
 }
 
 func (x *xsk) close() {
