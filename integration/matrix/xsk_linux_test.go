@@ -17,7 +17,6 @@ type xsk struct {
 	tx, done       []byte
 	txOff, doneOff unix.XDPRingOffset
 	produced       uint32
-	reaped         uint32
 }
 
 // newXSK opens a socket in the network namespace of the calling thread. The queue may
