@@ -109,14 +109,15 @@ func (s scene) test(t *testing.T, tb *table) {
 func (s scene) superFrames(t *testing.T, w *world, r *receiver, d device) {
 	t.Helper()
 	w.unguard(t)
-	if out, sent := w.superFramesOut(t, r, s.ns, d, nil); out == 0 {
+	calls := []string{callSendto}
+	if out, sent := w.superFramesOut(t, r, s.ns, d, calls, nil); out == 0 {
 		t.Errorf("of %d super-frames none gets out without a guard", sent)
 	}
-	if out, sent := w.superFramesOut(t, r, s.ns, d, &how{devices: s.guarded}); out > 0 {
+	if out, sent := w.superFramesOut(t, r, s.ns, d, calls, &how{devices: s.guarded}); out > 0 {
 		t.Errorf("guarded %v: of %d super-frames %d get out", s.guarded, sent, out)
 	}
 	if s.cut != nil {
-		if out, _ := w.superFramesOut(t, r, s.ns, d, &how{devices: s.cut}); out == 0 {
+		if out, _ := w.superFramesOut(t, r, s.ns, d, calls, &how{devices: s.cut}); out == 0 {
 			t.Errorf("guarded %v: no super-frame gets out: a limit is gone", s.cut)
 		}
 	}
