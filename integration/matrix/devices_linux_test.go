@@ -25,8 +25,6 @@ type scene struct {
 	// changed is what the device makes of a frame, and what the policy judges: nil for
 	// the frame itself. inner is what of an arriving frame to look at.
 	changed, inner func([]byte) []byte
-	// cut is what super-frames get by when guarded.
-	cut []string
 	// loses is where, being guarded, no honest frame arrives either.
 	loses map[firewall.Hook]bool
 }
@@ -44,10 +42,9 @@ var scenes = []scene{
 	{name: "macvlan in another namespace", build: macvlanAway, ns: 1, guarded: []string{"near"}},
 	{name: "macvlan, guarded too", build: macvlan, guarded: []string{"near", "upper"}},
 	{name: "below a guarded macvlan", build: belowMacvlan, guarded: []string{"near", "upper"}, notEnough: []string{"upper"}},
-	// Of a super-frame that the bridge cuts, all pieces but the last have no socket
-	// (skb_segment), and of a frame that it floods to several ports all copies but the
-	// last (deliver_clone): for packet sockets the bridge is the door.
-	{name: "bridge with one port", build: bridge, guarded: []string{"near", "upper"}, cut: []string{"near"}},
+	{name: "bridge with one port", build: bridge, guarded: []string{"near"}},
+	// Of a frame that is flooded to several ports all but the last are copies without a
+	// socket (deliver_clone): for packet sockets the bridge is the door.
 	{name: "bridge with two ports", build: bridgeOfTwo, guarded: []string{"near", "upper"}, notEnough: []string{"near"}},
 	{name: "bridge over macvlan, all guarded", build: bridgeOverMacvlan, guarded: []string{"near", "between", "upper"}},
 	{name: "four guarded over each other", build: fourDeep, guarded: []string{"near", "between", "upper", "top"}, loses: tooDeep},
@@ -100,27 +97,6 @@ func (s scene) test(t *testing.T, tb *table) {
 			}
 		}
 	}
-	if s.inner == nil && s.changed == nil {
-		s.superFrames(t, w, r, d)
-	}
-}
-
-// superFrames are held by what holds all others.
-func (s scene) superFrames(t *testing.T, w *world, r *receiver, d device) {
-	t.Helper()
-	w.unguard(t)
-	calls := []string{callSendto}
-	if out, sent := w.superFramesOut(t, r, s.ns, d, calls, nil); out == 0 {
-		t.Errorf("of %d super-frames none gets out without a guard", sent)
-	}
-	if out, sent := w.superFramesOut(t, r, s.ns, d, calls, &how{devices: s.guarded}); out > 0 {
-		t.Errorf("guarded %v: of %d super-frames %d get out", s.guarded, sent, out)
-	}
-	if s.cut != nil {
-		if out, _ := w.superFramesOut(t, r, s.ns, d, calls, &how{devices: s.cut}); out == 0 {
-			t.Errorf("guarded %v: no super-frame gets out: a limit is gone", s.cut)
-		}
-	}
 }
 
 // less is no guard, or one that is not enough.
@@ -159,12 +135,32 @@ func (s scene) expect(t *testing.T, tb *table, h *how, p path, role *role, sum t
 // forged is so still, and not all of what was honest is.
 func (r *role) changed(t testing.TB, change func([]byte) []byte) *role {
 	t.Helper()
-	policy, _, err := firewall.Parse(r.policy.Name, r.policy.YAML)
+	accepts := classifier(t, r.policy)
+	out := &role{policy: r.policy, forged: r.forged}
+	for _, frame := range r.forged {
+		if accepts(change(frame.Bytes)) {
+			t.Errorf("policy %s accepts a forged frame that a device changed: %x", r.policy.Name, change(frame.Bytes))
+		}
+	}
+	for _, frame := range r.honest {
+		if accepts(change(frame.Bytes)) {
+			out.honest = append(out.honest, frame)
+		} else {
+			out.forged = append(slices.Clone(out.forged), frame)
+		}
+	}
+	return out
+}
+
+// classifier is the policy in process.
+func classifier(t testing.TB, policy *evasions.Policy) (accepts func(frame []byte) bool) {
+	t.Helper()
+	parsed, _, err := firewall.Parse(policy.Name, policy.YAML)
 	must(t, err)
-	f, err := firewall.New(policy)
+	f, err := firewall.New(parsed)
 	must(t, err)
-	for _, live := range r.policy.Live {
-		for _, decl := range policy.Sets {
+	for _, live := range policy.Live {
+		for _, decl := range parsed.Sets {
 			if decl.Name == live.Set {
 				element, err := decl.Element(live.Parts...)
 				must(t, err)
@@ -172,25 +168,11 @@ func (r *role) changed(t testing.TB, change func([]byte) []byte) *role {
 			}
 		}
 	}
-	accepted := func(frame evasions.Frame) bool {
+	return func(frame []byte) bool {
 		var p filter.Packet
-		p.Decode(change(frame.Bytes), filter.Meta{})
+		p.Decode(frame, filter.Meta{})
 		return f.Classify(&p).Verdict == firewall.Accept
 	}
-	out := &role{policy: r.policy, forged: r.forged}
-	for _, frame := range r.forged {
-		if accepted(frame) {
-			t.Errorf("policy %s accepts a forged frame that a device changed: %x", r.policy.Name, change(frame.Bytes))
-		}
-	}
-	for _, frame := range r.honest {
-		if accepted(frame) {
-			out.honest = append(out.honest, frame)
-		} else {
-			out.forged = append(slices.Clone(out.forged), frame)
-		}
-	}
-	return out
 }
 
 func tagged(b []byte) []byte {

@@ -1,11 +1,8 @@
 package matrix
 
 import (
-	"slices"
 	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
 )
@@ -37,7 +34,6 @@ func TestMatrix(t *testing.T) {
 		w.run(t, r, &all, hook.String()+", senders: all", w.open(t, some()), &how{hook: hook, all: true})
 	}
 	t.Log(all.sums())
-	t.Run("super-frames", func(t *testing.T) { testSuperFrames(t, w, r) })
 }
 
 // open opens the sockets of paths at the near device.
@@ -91,55 +87,4 @@ func (w *world) run(t *testing.T, r *receiver, tb *table, name string, senders [
 			}
 		}
 	}
-}
-
-// testSuperFrames: one UDP header, many datagrams.
-func testSuperFrames(t *testing.T, w *world, r *receiver) {
-	w.unguard(t)
-	out, sent := w.superFramesOut(t, r, 0, w.near, calls, nil)
-	// The kernel cuts for those who do not bypass, by the protocol that they claim, which
-	// may not be LLDP; the others' are for a device that can (validate_xmit_skb,
-	// __dev_direct_xmit).
-	if want := sent * 3 / 8; out != want {
-		t.Errorf("without a guard %d of %d super-frames get out, want %d", out, sent, want)
-	}
-	guarded, _ := w.superFramesOut(t, r, 0, w.near, calls, &how{})
-	if guarded != 0 {
-		t.Errorf("%d super-frames get out", guarded)
-	}
-	t.Logf("%d super-frames by %d paths: %d of %d get out without a guard, %d with it", len(w.superFrames), sent/len(w.superFrames), out, sent, guarded)
-}
-
-// superFramesOut sends them at a device by calls, guarded or not, and counts those of which
-// a datagram arrives.
-func (w *world) superFramesOut(t *testing.T, r *receiver, ns int, d device, calls []string, h *how) (out, sent int) {
-	t.Helper()
-	for _, c := range w.superFrames {
-		if h != nil {
-			w.guard(t, c.Policy, *h)
-		}
-		for _, s := range w.openAt(t, ns, d, superPaths(calls, c.Forged.GSOSize)) {
-			datagrams := 0
-			_, err := s.send([][]byte{c.Forged.Bytes})
-			must(t, err)
-			must(t, r.settle(func(b []byte) {
-				if len(b) > 23 && string(b[12:14]) == "\x08\x00" && b[23] == unix.IPPROTO_UDP {
-					datagrams++
-				}
-			}))
-			sent, out = sent+1, out+min(1, datagrams)
-		}
-	}
-	return out, sent
-}
-
-// superPaths are those with PACKET_VNET_HDR, for IPv4 without options and UDP.
-func superPaths(calls []string, size int) (list []path) {
-	for _, p := range paths() {
-		if p.vnet && slices.Contains(calls, p.call) {
-			p.header = vnetHeader{vnetNeedsChecksum, vnetGSOUDPL4, 14 + 20 + 8, uint16(size), 14 + 20, 6}
-			list = append(list, p)
-		}
-	}
-	return list
 }

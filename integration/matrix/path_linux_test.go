@@ -122,6 +122,7 @@ type vnetHeader struct {
 // From virtio_net.h.
 const (
 	vnetNeedsChecksum = 1
+	vnetGSOUDP        = 3
 	vnetGSOUDPL4      = 5
 )
 
