@@ -42,6 +42,37 @@ func New() (p *Pair, err error) {
 	return p, nil
 }
 
+// Add adds a device to namespace i, and sets it up.
+func (p *Pair) Add(i int, link netlink.Link) (ifi *net.Interface, err error) {
+	name := link.Attrs().Name
+	err = p.Do(i, func() error {
+		if err := netlink.LinkAdd(link); err != nil {
+			return err
+		}
+		added, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(added); err != nil {
+			return err
+		}
+		ifi, err = net.InterfaceByName(name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: %s %s: %w", link.Type(), name, err)
+	}
+	return ifi, nil
+}
+
+// Running waits until a device of namespace i, of a kind that tells of its carrier, can send.
+func (p *Pair) Running(i int, name string) error {
+	if err := p.Do(i, func() error { return running(name) }); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
+}
+
 // running waits until the kernel has seen the carrier (linkwatch_do_dev): before
 // that the device has no queueing discipline, and frames are lost in silence.
 func running(name string) error {
@@ -120,21 +151,7 @@ func create() (netns.NsHandle, error) {
 // it: an ifb that nothing is redirected to (ifb_xmit). Unlike dummy, kernels that
 // can run the gate have it.
 func (p *Pair) Sink(i int, name string) (ifi *net.Interface, err error) {
-	err = p.Do(i, func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		link := &netlink.Ifb{LinkAttrs: attrs}
-		if err := netlink.LinkAdd(link); err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		ifi, err = net.InterfaceByName(name)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lab: sink %s: %w", name, err)
-	}
-	return ifi, nil
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	return p.Add(i, &netlink.Ifb{LinkAttrs: attrs})
 }
