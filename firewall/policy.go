@@ -155,5 +155,5 @@ type Test struct {
 	HasIfaceMAC bool
 	// Ingress is `iface.ingress`: the frame comes in.
 	Ingress bool
-	Line        int
+	Line    int
 }

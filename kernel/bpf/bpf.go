@@ -78,6 +78,7 @@ type Options struct {
 	// size; 0 means 1 MiB. An event takes about 240.
 	EventBytes uint32
 
+	skb    skbLayout
 	linear int // how many rules are looked at one after the other; 0 means linearRules
 	// scattered reads every frame as those of a TX_RING sender: tests have only frames in one piece.
 	scattered bool
@@ -89,6 +90,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.EventBytes == 0 {
 		o.EventBytes = 1 << 20
+	}
+	if o.skb == (skbLayout{}) {
+		o.skb = kernelSKB()
 	}
 	if o.linear == 0 {
 		o.linear = linearRules

@@ -163,6 +163,8 @@ func typeOf(name string) *btf.Func {
 	}
 	params := []btf.Type{skbPointer, scratchPointer}
 	switch {
+	case name == fnStill:
+		// The place and the number are in the scratch area.
 	case name == fnTagged:
 		params = append(params, u32, u32, u32)
 	case name == fnHashText:

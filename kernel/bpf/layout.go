@@ -65,13 +65,17 @@ const (
 
 	sLayerAt = sAtoms + atomBytes  // uint32 for each filter.Layer: where it begins in the frame
 	sLen     = sLayerAt + 4*layers // uint32: the frame's length
-	sShift   = sLen + 4            // uint32: 4 where a tag was put back
-	sNetAt   = sShift + 4          // uint32: where the network layer begins
-	sNetLen  = sNetAt + 4          // uint32
-	sEther   = sNetLen + 4         // uint32: EtherType
-	sOUI     = sEther + 4          // uint32
-	sSNAP    = sOUI + 4            // uint32
-	sEffects = sSNAP + 4           // uint32 each: rules to be carried out, 8
+	sStable  = sLen + 4            // uint32: how many of the skb's bytes are the kernel's own
+	sMoving  = sStable + 4         // uint32: 1 if more could not be made so
+	sFetchAt = sMoving + 4         // uint32 each: place and number of bytes that are read
+	sFetchN  = sFetchAt + 4
+	sShift   = sFetchN + 4 // uint32: 4 where a tag was put back
+	sNetAt   = sShift + 4  // uint32: where the network layer begins
+	sNetLen  = sNetAt + 4  // uint32
+	sEther   = sNetLen + 4 // uint32: EtherType
+	sOUI     = sEther + 4  // uint32
+	sSNAP    = sOUI + 4    // uint32
+	sEffects = sSNAP + 4   // uint32 each: rules to be carried out, 8
 
 	// The walk over DHCP options.
 	sWalkField = sEffects + 4*8 // uint32: 0 options, 1 file, 2 sname

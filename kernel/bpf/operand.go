@@ -225,6 +225,12 @@ func tagged() *code {
 	c.ja(loop)
 	c.mark(copied)
 	c.jif(asm.JGT, asm.R4, maxBytes, done)
+	c.imm(asm.R2, 12)
+	c.still(func() {
+		c.ld(asm.R4, sFetchN, asm.Word)
+		c.jif(asm.JGT, asm.R4, maxBytes, done)
+		c.jif(asm.JEq, asm.R4, 0, done)
+	})
 	c.mov(asm.R1, regSKB)
 	c.imm(asm.R2, 12)
 	c.mov(asm.R3, asm.R7)

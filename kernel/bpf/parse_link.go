@@ -40,9 +40,10 @@ func (c *code) fetch(off int, most uint64) {
 func (c *code) fetchAll(off, n int) {
 	c.ld(asm.R0, sShift, asm.Word)
 	c.emit(asm.Sub.Reg(asm.R2, asm.R0))
+	c.imm(asm.R4, uint64(n))
+	c.still(func() { c.imm(asm.R4, uint64(n)) })
 	c.mov(asm.R1, regSKB)
 	c.ptr(asm.R3, off)
-	c.imm(asm.R4, uint64(n))
 	c.helper(asm.FnSkbLoadBytes)
 }
 
@@ -50,6 +51,11 @@ func (c *code) fetchRaw(off int, most uint64) {
 	skip := c.label()
 	c.jif(asm.JEq, asm.R4, 0, skip)
 	c.min(asm.R4, most)
+	c.still(func() {
+		c.ld(asm.R4, sFetchN, asm.Word)
+		c.jif(asm.JEq, asm.R4, 0, skip)
+		c.min(asm.R4, most)
+	})
 	c.mov(asm.R1, regSKB)
 	c.ptr(asm.R3, off)
 	c.helper(asm.FnSkbLoadBytes)
@@ -83,6 +89,7 @@ func (g *gen) head(c *code) {
 	}
 	c.ctx(asm.R7, skbLen)
 	c.st(sLen, asm.R7, asm.Word)
+	g.linearPart(c)
 	c.ctx(asm.R0, skbVLANPresent)
 	c.jif(asm.JNE, asm.R0, 0, tagged)
 	c.sti(sShift, 0, asm.Word)

@@ -53,6 +53,7 @@ func (g *gen) main() *code {
 	c.mark(net)
 	c.network(parsed)
 	c.mark(parsed)
+	g.steady(c, finish)
 
 	p := g.prog.Policy
 	if !p.MalformedMatch {
