@@ -205,12 +205,9 @@ func TestChecksumWrittenLater(t *testing.T) {
 		if guarded {
 			w.guard(t, role.policy, how{})
 		}
-		var list []path
-		for _, p := range paths() {
-			if p.vnet {
-				p.header = header
-				list = append(list, p)
-			}
+		list := vnetPaths()
+		for i := range list {
+			list[i].header = header
 		}
 		var n [2]int
 		for _, s := range w.open(t, list) {

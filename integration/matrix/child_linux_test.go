@@ -135,6 +135,7 @@ func serve() error {
 	for {
 		var o order
 		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
+			closeAll(senders)
 			return nil
 		} else if err != nil {
 			return err
@@ -216,36 +217,4 @@ func pass(socket int, files []*os.File) error {
 // everyPath is paths, and AF_XDP.
 func everyPath() []path {
 	return append(slices.Clone(paths()), path{call: callXDP, typ: unix.SOCK_RAW})
-}
-
-// open makes a sender of a socket of its own, in the network namespace of the calling thread.
-func (p path) open(d device) (*sender, error) {
-	if p.call == callXDP {
-		return openXDP(p, d)
-	}
-	fd, err := p.socket()
-	if err != nil {
-		return nil, err
-	}
-	s, err := p.over(fd, d)
-	if err != nil {
-		unix.Close(fd)
-	}
-	return s, err
-}
-
-// openXDP makes a sender of an AF_XDP socket.
-func openXDP(p path, d device) (*sender, error) {
-	x, err := newXSK(d.index)
-	if err != nil {
-		return nil, err
-	}
-	return &sender{path: p, close: x.close, send: func(batch [][]byte) ([]bool, error) {
-		for _, f := range batch {
-			if err := x.send(f); err != nil {
-				return nil, err
-			}
-		}
-		return make([]bool, len(batch)), nil
-	}}, nil
 }

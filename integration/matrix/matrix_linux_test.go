@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"sync"
 	"testing"
 
 	"github.com/postern-fw/postern/firewall"
@@ -42,17 +41,10 @@ func (w *world) open(t testing.TB, list []path) (senders []*sender) {
 	return w.openAt(t, 0, w.near, list)
 }
 
-// openAt opens the sockets of paths in a namespace. They are closed side by side: each
-// waits for the end of an RCU grace period (packet_release).
+// openAt opens the sockets of paths in a namespace.
 func (w *world) openAt(t testing.TB, ns int, d device, list []path) (senders []*sender) {
 	t.Helper()
-	t.Cleanup(func() {
-		var wg sync.WaitGroup
-		for _, s := range senders {
-			wg.Go(s.close)
-		}
-		wg.Wait()
-	})
+	t.Cleanup(func() { closeAll(senders) })
 	must(t, w.Do(ns, func() error {
 		for _, p := range list {
 			s, err := p.open(d)

@@ -151,11 +151,11 @@ func TestGivenSockets(t *testing.T) {
 		c := w.givenChild(t, way, dir)
 		for _, h := range []string{"no guard", "gate"} {
 			w.unguard(t)
-			for n, role := range w.roles {
+			for i, role := range w.roles {
 				if h == "gate" {
 					w.guard(t, role.policy, how{})
-				} else if n > 0 {
-					break // one role's frames show that the child can send
+				} else if i < len(w.roles)-1 {
+					continue // one role's frames show that the child can send
 				}
 				for i := range c.refused {
 					s := c.sender(i)

@@ -91,24 +91,35 @@ func (x *xsk) close() {
 	unix.Close(x.fd)
 }
 
-// send waits until the frame is consumed at the other end, or dropped: its place in the
-// completion ring is filled when the kernel frees it.
+// send sends a frame, once there is room: a place in the completion ring is filled when the
+// kernel has freed what was sent, at the other end.
 func (x *xsk) send(frame []byte) error {
 	word := func(m []byte, at uint64) *uint32 { return (*uint32)(unsafe.Pointer(&m[at])) }
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		completed := atomic.LoadUint32(word(x.done, x.doneOff.Producer))
+		atomic.StoreUint32(word(x.done, x.doneOff.Consumer), completed)
+		if x.produced-completed < maxBatch {
+			break
+		}
+		if time.Now().After(deadline) {
+			return errors.New("AF_XDP: no frame is completed in 10 s")
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
 	at := uint64(x.produced%maxBatch) * slot
 	copy(x.umem[at:at+slot], frame)
 	*(*unix.XDPDesc)(unsafe.Pointer(&x.tx[x.txOff.Desc+16*uint64(x.produced%maxBatch)])) = unix.XDPDesc{Addr: at, Len: uint32(len(frame))}
 	x.produced++
 	atomic.StoreUint32(word(x.tx, x.txOff.Producer), x.produced)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for atomic.LoadUint32(word(x.tx, x.txOff.Consumer)) != x.produced {
 		err := unix.Sendto(x.fd, nil, unix.MSG_DONTWAIT, nil)
 		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("AF_XDP: %w", err)
 		}
-		if atomic.LoadUint32(word(x.done, x.doneOff.Producer)) == x.produced {
-			atomic.StoreUint32(word(x.done, x.doneOff.Consumer), x.produced)
-			return nil
+		if time.Now().After(deadline) {
+			return errors.New("AF_XDP: the frame is not sent in 10 s")
 		}
 	}
-	return errors.New("AF_XDP: the frame is not completed after 10 s")
+	return nil
 }
