@@ -89,7 +89,7 @@ func TestRingChanges(t *testing.T) {
 			var at atomic.Pointer[byte]
 			at.Store(&ring.slots[last])
 			stop := flip(&at, own[3], peer[3])
-			for batch := 0; batch < 150 || !guarded && n[1] == 0 && batch < 5000; batch++ {
+			for batch := 0; batch < 400 || !guarded && n[1] == 0 && batch < 5000; batch++ {
 				for range maxBatch {
 					at.Store(&ring.slots[ring.next*slot+last])
 					if err := ring.send(m); err != unix.ENOBUFS {
