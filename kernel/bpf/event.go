@@ -34,7 +34,7 @@ const (
 	evGen     = evFrame + eventFrame
 	evBytes   = evGen + 8
 
-	eventFrame = 128
+	eventFrame = 320 // a DHCP message down to its first options
 
 	evAudited = 1
 	evTagged  = 2

@@ -10,6 +10,7 @@ import (
 // Offsets in struct __sk_buff (include/uapi/linux/bpf.h), 4 bytes each.
 const (
 	skbLen            = 0
+	skbPktType        = 4
 	skbMark           = 8
 	skbVLANPresent    = 20
 	skbVLANTCI        = 24

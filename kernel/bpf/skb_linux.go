@@ -18,13 +18,17 @@ var kernelSKB = sync.OnceValue(func() (l skbLayout) {
 	}
 	found := map[string]btf.Bits{}
 	places(skb.Members, 0, found)
-	for _, name := range []string{"ip_summed", "csum_start", "csum_offset", "head", "data"} {
+	for _, name := range []string{"_skb_refdst", "ip_summed", "csum_start", "csum_offset", "head", "data"} {
 		if _, ok := found[name]; !ok {
 			return l
 		}
 	}
-	return skbLayout{known: found["csum_offset"] == found["csum_start"]+16, summed: int(found["ip_summed"] / 8), bit: int(found["ip_summed"] % 8),
-		start: int(found["csum_start"] / 8), head: int(found["head"] / 8), data: int(found["data"] / 8)}
+	l = skbLayout{known: found["csum_offset"] == found["csum_start"]+16, summed: int(found["ip_summed"] / 8), bit: int(found["ip_summed"] % 8),
+		start: int(found["csum_start"] / 8), head: int(found["head"] / 8), data: int(found["data"] / 8), route: int(found["_skb_refdst"] / 8)}
+	if _, n := l.span(); n > spanRoom {
+		l.known = false
+	}
+	return l
 })
 
 // places finds members, those of anonymous structs and of groups included.

@@ -93,15 +93,38 @@ type skbLayout struct {
 	summed, bit int // the byte and the bit of ip_summed, two bits
 	start       int // csum_start, and csum_offset behind it, uint16 each
 	head, data  int // pointers
+	route       int // _skb_refdst, a pointer with flags
 }
+
+// span is the part that holds what every frame is asked for.
+func (l skbLayout) span() (from, n int) {
+	from = min(l.route, l.summed)
+	return from, max(l.route+8, l.summed+1) - from
+}
+
+// spanRoom is how much of it there is room for; a kernel that spreads it further tells nothing.
+const spanRoom = 64
 
 // Places on main's stack.
 const (
-	kSummed = -96
 	kStart  = -104
 	kHead   = -112
 	kData   = -120
+	kOrphan = -124 // 1 if no socket sent the frame, and the IP stack did not
+	kSpan   = -192
 )
+
+// look copies what every frame is asked for to the stack.
+func (g *gen) look(c *code, fail label) {
+	from, n := g.opt.skb.span()
+	g.peek(c, kSpan, from, n, fail)
+}
+
+// seen is where the stack has a byte of struct sk_buff, after look.
+func (g *gen) seen(at int) int16 {
+	from, _ := g.opt.skb.span()
+	return int16(kSpan + at - from)
+}
 
 const checksumPartial = 3
 
@@ -122,8 +145,10 @@ func (g *gen) checksum(c *code, refused, fine label) {
 		g.checksumBlind(c, refused, fine)
 		return
 	}
-	g.peek(c, kSummed, l.summed, 1, refused)
-	c.emit(asm.LoadMem(asm.R0, asm.RFP, kSummed, asm.Byte), asm.RSh.Imm(asm.R0, int32(l.bit)), asm.And.Imm(asm.R0, 3))
+	if g.opt.AllSenders || g.opt.PerInterface {
+		g.look(c, refused)
+	}
+	c.emit(asm.LoadMem(asm.R0, asm.RFP, g.seen(l.summed), asm.Byte), asm.RSh.Imm(asm.R0, int32(l.bit)), asm.And.Imm(asm.R0, 3))
 	c.jif(asm.JNE, asm.R0, checksumPartial, fine)
 	g.peek(c, kStart, l.start, 4, refused)
 	g.peek(c, kHead, l.head, 8, refused)
