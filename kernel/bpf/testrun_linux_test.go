@@ -53,7 +53,8 @@ func bpf[T any](cmd uintptr, attr *T) error {
 }
 
 // judge has the program judge a frame; ok is false if the kernel does not take the frame.
-func (r *kernelRun) judge(frame []byte, gso uint32) (ok bool, err error) {
+func (r *kernelRun) judge(frame []byte, gso, mark uint32) (ok bool, err error) {
+	binary.NativeEndian.PutUint32(r.ctx[skbMark:], mark)
 	binary.NativeEndian.PutUint32(r.ctx[skbGSOSize:], gso)
 	r.run = runAttr{prog: r.prog, sizeIn: uint32(len(frame)), in: address(&frame[0]), ctxSize: uint32(len(r.ctx)), ctxIn: address(&r.ctx[0])}
 	err = bpf(cmdRun, &r.run)
