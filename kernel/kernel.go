@@ -105,7 +105,9 @@ type Interface struct {
 type Path struct {
 	Name   string `json:"name"`
 	Closed bool   `json:"closed"`
-	Why    string `json:"why"`
+	// ByPolicy says that it is open because the policy wants it so.
+	ByPolicy bool   `json:"by_policy,omitempty"`
+	Why      string `json:"why"`
 }
 
 // Seal is a cgroup of the policy's `seal`.

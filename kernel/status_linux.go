@@ -9,7 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/postern-fw/postern/firewall"
-	"github.com/postern-fw/postern/kernel/bpf"
 	"github.com/postern-fw/postern/kernel/gate"
 )
 
@@ -138,7 +137,7 @@ func (s *session) tcFault(st state, d door, i *Interface) {
 		i.Fault = err.Error()
 	case !a.Attached:
 		i.Fault = "no program is attached"
-	case !st.pending && !isProgram(st.current.engine.ProgramOf(bpf.Variant{AllSenders: d.all}), a.Program):
+	case !st.pending && !isProgram(st.current.engine.ProgramOf(d.variant()), a.Program):
 		i.Fault = fmt.Sprintf("another program is attached (id %d)", a.Program)
 	case len(a.Before) > 0:
 		// It may let everything pass, or nothing.
@@ -190,9 +189,9 @@ func (s *session) missing(p *firewall.Policy, g *generation, ifaces []iface, gs 
 // paths are the ways of sending by a guarded interface.
 func paths(d door, guarded, sealed, always bool) []Path {
 	if d.direction == firewall.Ingress {
-		return []Path{{"frames that come in", guarded, "tc ingress sees all of them, before netfilter"}}
+		return []Path{{Name: "frames that come in", Closed: guarded, Why: "tc ingress sees all of them, before netfilter"}}
 	}
-	plain := Path{"packet sockets", guarded, "every egress hook sees them, TX_RING and SOCK_PACKET too"}
+	plain := Path{Name: "packet sockets", Closed: guarded, Why: "every egress hook sees them, TX_RING and SOCK_PACKET too"}
 	bypass := Path{Name: "packet sockets with PACKET_QDISC_BYPASS"}
 	switch {
 	case d.hook == firewall.HookGate:
@@ -204,12 +203,13 @@ func paths(d door, guarded, sealed, always bool) []Path {
 	default:
 		bypass.Why = "tc does not see them: take `hook: gate`, or seal their cgroups"
 	}
-	xdp := Path{"AF_XDP sockets", sealed, "no egress hook sees them; the seal of all cgroups forbids them"}
+	xdp := Path{Name: "AF_XDP sockets", Closed: sealed, Why: "no egress hook sees them; the seal of all cgroups forbids them"}
 	if !sealed {
 		xdp.Why = "no egress hook sees them: `seal: /` forbids them (to sockets that are made since)"
 	}
-	stack := Path{"the IP stack, the kernel's own ARP, forwarded and bridged frames", d.all && guarded, "`senders: all` judges them"}
+	stack := Path{Name: "the IP stack, the kernel's own ARP, forwarded and bridged frames", Closed: d.all && guarded, Why: "`senders: all` judges them"}
 	if !d.all {
+		stack.ByPolicy = true
 		stack.Why = "`senders: packet-sockets` lets them pass; `senders: all` would judge them"
 	}
 	return []Path{plain, bypass, xdp, stack}

@@ -44,7 +44,7 @@ func (g *gen) main() *code {
 	c.retImm(actShot)
 	c.mark(ready)
 	c.mov(regScratch, asm.R0)
-	c.head()
+	g.head(c)
 	c.stack(asm.R0, kCur)
 	c.st(sCur, asm.R0, asm.Word)
 	g.tooFar(c, finish)
@@ -53,6 +53,8 @@ func (g *gen) main() *code {
 	c.mark(net)
 	c.network(parsed)
 	c.mark(parsed)
+	g.orphan(c)
+	g.steady(c, finish)
 
 	p := g.prog.Policy
 	if !p.MalformedMatch {
@@ -65,6 +67,7 @@ func (g *gen) main() *code {
 		c.ja(finish)
 	}
 	c.mark(judge)
+	g.joints(c, finish)
 	g.layoutLimits()
 	if len(p.Rules) <= g.opt.linear {
 		g.linear(c, finish)
@@ -87,28 +90,78 @@ func (g *gen) byDefault(c *code, reason firewall.Reason, v firewall.Verdict) {
 
 // packetSockets lets go what no packet socket sent: the IP stack's frames, the
 // kernel's own ARP, and what is bridged or forwarded. A frame that waits in a queue
-// keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it).
+// keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it). What has
+// a route is the IP stack's, such as the packet around a frame that a packet socket sent into a
+// tunnel. What has neither, and did not come in, may be a copy or a piece of a packet
+// socket's frame, made by a bridge or by a device that cuts super-frames: see orphan.
 func (g *gen) packetSockets(c *code) {
-	other, judge := c.label(), c.label()
+	other, judge, orphan := c.label(), c.label(), c.label()
+	if g.opt.skb.known {
+		c.emit(asm.StoreImm(asm.RFP, kOrphan, 0, asm.Word))
+		g.look(c, judge)
+	}
 	if g.sendsOn() {
 		// What a rule sent here is judged in any case: a copy has no socket (skb_clone).
 		c.stack(asm.R0, kHops)
 		c.jif(asm.JNE, asm.R0, 0, judge)
 	}
+	if g.opt.skb.known {
+		c.emit(asm.LoadMem(asm.R0, asm.RFP, g.seen(g.opt.skb.route), asm.DWord))
+		c.jif(asm.JNE, asm.R0, 0, other)
+	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
-	c.jif(asm.JEq, asm.R1, 0, other)
-	c.helper(asm.FnSkFullsock)
-	c.jif(asm.JEq, asm.R0, 0, other)
-	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
+	c.jif(asm.JEq, asm.R1, 0, orphan)
+	// The family stands in every kind of socket (struct sock_common): no helper is
+	// needed to tell a packet socket from others.
+	c.emit(asm.LoadMem(asm.R0, asm.R1, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
+	c.ja(other)
+	c.mark(orphan)
+	if g.opt.skb.known {
+		c.ctx(asm.R0, skbPktType)
+		c.jif(asm.JNE, asm.R0, packetHost, other) // bridged: it came in
+		c.emit(asm.StoreImm(asm.RFP, kOrphan, 1, asm.Word))
+		c.ja(judge)
+	}
 	c.mark(other)
 	g.letGo(c)
 	c.mark(judge)
 }
 
+// orphan lets go of a frame without socket and route that is no UDP over IP: the kernel itself sends
+// ARP, and what bridges ask for, but no such.
+func (g *gen) orphan(c *code) {
+	if g.opt.AllSenders && !g.opt.PerInterface || !g.opt.skb.known {
+		return
+	}
+	judge, ipv6, other := c.label(), c.label(), c.label()
+	c.stack(asm.R0, kOrphan)
+	c.jif(asm.JEq, asm.R0, 0, judge)
+	c.ld(asm.R0, sEther, asm.Word)
+	c.jif(asm.JEq, asm.R0, etherIPv6, ipv6)
+	c.jif(asm.JNE, asm.R0, etherIPv4, other)
+	c.ld(asm.R0, sNet+9, asm.Byte)
+	c.jif(asm.JEq, asm.R0, protoUDP, judge)
+	c.ja(other)
+	c.mark(ipv6)
+	c.ld(asm.R0, sNet+6, asm.Byte)
+	c.jif(asm.JEq, asm.R0, protoUDP, judge)
+	c.jif(asm.JEq, asm.R0, protoFragment, judge)
+	c.mark(other)
+	g.letGo(c)
+	c.mark(judge)
+}
+
+const (
+	packetHost    = 0 // PACKET_HOST, which frames have that did not come in
+	protoUDP      = 17
+	protoFragment = 44
+)
+
 // perInterface asks mapIfaces whose frames are judged on the device.
 func (g *gen) perInterface(c *code) {
 	unknown, judge, sockets, free := c.label(), c.label(), c.label(), c.label()
+	c.emit(asm.StoreImm(asm.RFP, kOrphan, 0, asm.Word))
 	c.mapPtr(asm.R1, mapIfaces)
 	c.mov(asm.R2, asm.RFP)
 	c.emit(asm.Add.Imm(asm.R2, kCur))
@@ -145,16 +198,16 @@ const (
 // which nobody has told name and address yet is closed: fields that are absent could
 // make a rule that refuses miss.
 func (g *gen) beside(c *code, finish label) {
-	if g.uses("sender.") {
+	if g.opt.Ingress {
+		c.or(sFlags, flagIngress)
+	}
+	if g.uses("sender.") && !g.opt.Ingress {
 		none := c.label()
 		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 		c.jif(asm.JEq, asm.R1, 0, none)
 		c.helper(asm.FnSkFullsock)
 		c.jif(asm.JEq, asm.R0, 0, none)
-		c.or(sFlags, flagSender)
-		c.ptr(asm.R1, sComm)
-		c.imm(asm.R2, 16)
-		c.helper(asm.FnGetCurrentComm)
+		g.sender(c)
 		c.mark(none)
 	}
 	if g.uses("iface.") {
@@ -166,9 +219,9 @@ func (g *gen) beside(c *code, finish label) {
 		g.byDefault(c, firewall.ReasonUnknownInterface, firewall.Drop)
 		c.ja(finish)
 		c.mark(known)
-		for i := 0; i < ifaceSenders; i += 8 {
-			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
-			c.st(sIface+i, asm.R1, asm.DWord)
+		for i, to := range []int{sIface, sIface + 8, sIfaceMAC} {
+			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(8*i), asm.DWord))
+			c.st(to, asm.R1, asm.DWord)
 		}
 		c.or(sFlags, flagIface)
 	}
