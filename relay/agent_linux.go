@@ -116,6 +116,10 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	if err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{}); err != nil {
 		return fmt.Errorf("changes of interfaces: %w", err)
 	}
+	addrs := make(chan netlink.AddrUpdate, 256)
+	if err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{}); err != nil {
+		return fmt.Errorf("changes of addresses: %w", err)
+	}
 	a.refresh(true)
 	jobs.Go(func() error { return a.ledger.run(ctx) })
 	if a.udp != nil {
@@ -123,32 +127,34 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	}
 	jobs.Go(func() error {
 		defer close(done)
-		a.follow(ctx, links)
+		a.follow(ctx, links, addrs)
 		return nil
 	})
 	ready()
 	return jobs.Wait()
 }
 
-// follow opens interfaces as they come, until the context ends.
-func (a *Agent) follow(ctx context.Context, links <-chan netlink.LinkUpdate) {
+// follow opens interfaces as they come, or get their address, until the context ends.
+func (a *Agent) follow(ctx context.Context, links <-chan netlink.LinkUpdate, addrs <-chan netlink.AddrUpdate) {
 	defer a.shut()
-	for {
+	for told := true; told; {
 		select {
 		case <-ctx.Done():
 			return
-		case _, ok := <-links:
-			if !ok {
-				a.log.Error("changes of interfaces are not told any more: those that come now are not served; start again")
-				<-ctx.Done()
-				return
-			}
-			for len(links) > 0 {
-				<-links
-			}
-			a.refresh(false)
+		case _, told = <-links:
+		case _, told = <-addrs:
 		}
+		// One look is enough for all that has happened so far.
+		for len(links) > 0 {
+			<-links
+		}
+		for len(addrs) > 0 {
+			<-addrs
+		}
+		a.refresh(false)
 	}
+	a.log.Error("changes of interfaces are not told any more: those that come now are not served; start again")
+	<-ctx.Done()
 }
 
 func (a *Agent) shut() {
@@ -192,9 +198,9 @@ func (a *Agent) refresh(first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for name, p := range a.ports {
-		if p.sockets != nil && there[name] != p.ifi.Index {
+		if !p.gone && there[name] != p.ifi.Index {
 			a.forget(p)
-			p.sockets, p.out = nil, nil
+			p.gone = true
 		}
 	}
 }
@@ -203,7 +209,7 @@ func (a *Agent) reads(ifi *net.Interface) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	p := a.ports[ifi.Name]
-	return p != nil && p.sockets != nil && p.ifi.Index == ifi.Index && string(p.ifi.HardwareAddr) == string(ifi.HardwareAddr)
+	return p != nil && !p.gone && p.ifi.Index == ifi.Index && string(p.ifi.HardwareAddr) == string(ifi.HardwareAddr) && p.first == firstAddress(ifi)
 }
 
 // Counters are all that is not 0.

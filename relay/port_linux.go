@@ -13,6 +13,8 @@ type port struct {
 	counters
 	ifi      *net.Interface
 	mac      [6]byte
+	first    uint32              // its first address
+	gone     bool                // it is not read any more; Agent.mu
 	circuits map[uint16]*circuit // by VLAN
 	sockets  []*wire.Socket
 	// out sends to clients; nil where nothing is relayed.
@@ -21,7 +23,7 @@ type port struct {
 
 // open begins to read an interface.
 func (a *Agent) open(ifi *net.Interface) (err error) {
-	p := &port{ifi: ifi, circuits: map[uint16]*circuit{}}
+	p := &port{ifi: ifi, first: firstAddress(ifi), circuits: map[uint16]*circuit{}}
 	if len(ifi.HardwareAddr) != len(p.mac) {
 		return fmt.Errorf("%s is no Ethernet interface", ifi.Name)
 	}
@@ -80,7 +82,7 @@ func (a *Agent) circuitsOf(p *port) error {
 		n := a.config.entry(p.ifi.Name, vlan)
 		address := uint32(n.Address)
 		if address == 0 {
-			address = firstAddress(p.ifi)
+			address = p.first
 		}
 		c, err := a.config.newCircuit(p.ifi, n, address)
 		if err != nil {
