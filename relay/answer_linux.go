@@ -42,7 +42,7 @@ func (a *Agent) answers(b *wire.Batch) {
 		}
 		a.drop(r.server, why, where, &r.letter, &r.Src)
 	}
-	direct.send(a)
+	direct.send()
 }
 
 // answer checks a server's message, and finds whose it is.
@@ -221,7 +221,7 @@ func (a *Agent) deliver(r *reply, direct *mail) Reason {
 		direct.add(p)
 		return Relayed
 	}
-	if !a.ledger.enter(entry{changes: [2]binding.Change{r.change}, n: 1, parcel: p, agent: a}) {
+	if !a.ledger.enter(entry{changes: [2]binding.Change{r.change}, n: 1, parcel: p}) {
 		return Busy
 	}
 	return Relayed

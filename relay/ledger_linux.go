@@ -24,7 +24,6 @@ type entry struct {
 	changes [2]binding.Change
 	n       int
 	parcel  parcel
-	agent   *Agent
 	// done is told how it went, if it is not nil.
 	done chan<- error
 	many []binding.Change // in place of changes, for imports
@@ -126,7 +125,6 @@ func (l *ledger) write(p *page) {
 			l.set.Change(p.ended, p.changes)
 		}
 	}
-	var agent *Agent
 	for i := range p.entries {
 		e := &p.entries[i]
 		switch {
@@ -136,9 +134,8 @@ func (l *ledger) write(p *page) {
 		case err != nil:
 			e.parcel.port.reasons[NotStored].Add(1)
 		default:
-			agent = e.agent
 			p.mail.add(e.parcel)
 		}
 	}
-	p.mail.send(agent)
+	p.mail.send()
 }

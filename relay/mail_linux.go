@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/relay/wire"
@@ -27,10 +28,22 @@ type mail struct{ list []parcel }
 
 func (m *mail) add(p parcel) { m.list = append(m.list, p) }
 
+const (
+	// together is how many frames are sent without a pause. When the disk has made many ACKs
+	// wait, queues on their way, and sockets where many of them end, have no room for all at once.
+	together = 64
+	pause    = time.Millisecond
+)
+
 // send sends what goes out by one interface in a row with one system call.
-func (m *mail) send(a *Agent) {
+func (m *mail) send() {
 	var messages [32]afpacket.Message
+	sent := 0
 	for rest := m.list; len(rest) > 0; {
+		if sent >= together {
+			time.Sleep(pause)
+			sent = 0
+		}
 		n := 1
 		for n < len(rest) && n < len(messages) && rest[n].port == rest[0].port {
 			n++
@@ -39,6 +52,7 @@ func (m *mail) send(a *Agent) {
 			messages[i] = afpacket.Message{Bytes: rest[i].frame, Addr: &afpacket.Addr{HardwareAddr: net.HardwareAddr(rest[i].to[:])}}
 		}
 		rest[0].port.write(messages[:n])
+		sent += n
 		rest = rest[n:]
 	}
 	for _, p := range m.list {
