@@ -44,12 +44,12 @@ func rogue(v server) func(b *bridge) {
 
 var attacks = []attack{
 	{
-		name: "yersinia starves the server", run: tool("yersinia", "yersinia", "dhcp", "-interface", "eth0", "-attack", "1"),
+		name: "yersinia starves the server", run: tool("yersinia", "yersinia", "-l", "/dev/null", "dhcp", "-interface", "eth0", "-attack", "1"),
 		forged: map[string]string{"dhcp.option.dhcp == 1": "no-other-dhcp"}, some: 200,
 	},
 	{
 		name:   "yersinia forges an answer",
-		run:    tool("yersinia", "yersinia", "dhcp", "-interface", "eth0", "-attack", "0", "-opcode", "2", "-sport", "67", "-dport", "68", "-yi", "VICTIM", "-si", "GATEWAY"),
+		run:    tool("yersinia", "yersinia", "-l", "/dev/null", "dhcp", "-interface", "eth0", "-attack", "0", "-opcode", "2", "-sport", "67", "-dport", "68", "-yi", "VICTIM", "-si", "GATEWAY"),
 		forged: map[string]string{"dhcp.type == 2 && udp.srcport == 67 && !(ip.src == 10.1.0.1)": "no-server"},
 	},
 	{

@@ -134,7 +134,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d bindings, %d frames of a client", kills, len(c.given()), sent)
-	if len(c.given()) < 10*kills {
+	if len(c.given()) < 3*kills {
 		t.Errorf("only %d bindings: that was no load", len(c.given()))
 	}
 	if passed, refused := s.decided("own-address"), s.decided("no-foreign-address"); passed != sent || refused != 0 {

@@ -183,3 +183,22 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// FuzzRecord: whatever stands in a database, a record is one, or the file is none of ours.
+func FuzzRecord(f *testing.F) {
+	s := &Store{}
+	b := Binding{IP: 1, MAC: alice, Place: Place{"veth1", 7}, ClientID: "\x01abc", Server: 5, Expiry: 3, Deadline: 4}
+	f.Add([]byte{0, 0, 0, 1}, s.encode(&b))
+	f.Fuzz(func(t *testing.T, k, v []byte) {
+		b, err := s.decode(k, v)
+		if err != nil {
+			if !errors.Is(err, ErrDatabase) {
+				t.Error(err)
+			}
+			return
+		}
+		if again, err := s.decode(k, s.encode(&b)); err != nil || again != b {
+			t.Errorf("%v became %v, %v", b, again, err)
+		}
+	})
+}
