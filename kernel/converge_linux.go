@@ -151,6 +151,9 @@ func (h *hooks) tell(policies [2]*firewall.Policy) error {
 		if err := tellInterfaces(g.engine, mine, append(h.now, h.then...)); err != nil {
 			return err
 		}
+		if err := g.resolveCgroups(); err != nil {
+			return err
+		}
 		for _, name := range bpf.Targets(policies[i]) {
 			index, via := 0, 0
 			for _, x := range h.ifaces {
