@@ -388,7 +388,9 @@ func (g *gen) carryOut(c *code, next, decided label) {
 		c.mark(free)
 	}
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
-	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	if g.again {
+		c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	}
 	c.st(sRule, asm.R7, asm.Word)
 	c.emit(asm.LoadMem(asm.R2, asm.R8, ruleSlot, asm.Word))
 	c.st(sSlot, asm.R2, asm.Word)
@@ -417,7 +419,7 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.st(sRule, asm.R7, asm.Word)
 	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
-	c.mark(gone)
+	c.mark(gone) // which cannot be: the verdict is what head made it, Drop
 	c.ja(decided)
 	c.mark(room)
 	c.mov(asm.R2, asm.R1)
