@@ -33,7 +33,7 @@ type experiment struct {
 var experiments = []experiment{
 	{"accept", accepting},
 	{"refuse", refusing},
-	{"elsewhere", elsewhere},
+	{"another", elsewhere},
 	{"where", whereItGoes},
 }
 
