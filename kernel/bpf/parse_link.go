@@ -127,8 +127,8 @@ func (g *gen) head(c *code) {
 
 // linear copies the head as far as it is in the skb's linear part, which costs a third of what
 // bpf_skb_load_bytes does, and goes to done: all of it from frames that are long enough, and of two
-// lengths that are common, the least of Ethernet and ARP without padding; the
-// header from those of a TX_RING sender, or from all if scattered.
+// lengths that are common, the least of Ethernet and ARP without padding; the header
+// from others, and from all if scattered.
 func (c *code) linear(scattered bool, done label) {
 	pieces, none := c.label(), c.label()
 	c.ctx(asm.R2, skbData)

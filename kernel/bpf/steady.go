@@ -19,14 +19,22 @@ const pullAtOnce = 4096
 // fnStill moves bytes of which some are beyond sStable.
 const fnStill = "still"
 
-// linearPart notes how many bytes are the kernel's own.
+// linearPart notes how many bytes are the kernel's own, and makes the frame's first be so. R7 is the
+// skb's length.
 func (g *gen) linearPart(c *code) {
+	ok := c.label()
 	g.needs(fnStill, still)
 	c.sti(sMoving, 0, asm.Word)
 	c.ctx(asm.R1, skbDataEnd)
 	c.ctx(asm.R2, skbData)
 	c.emit(asm.Sub.Reg(asm.R1, asm.R2))
 	c.st(sStable, asm.R1, asm.Word)
+	c.jif(asm.JGE, asm.R1, headLen, ok)
+	c.jreg(asm.JGE, asm.R1, asm.R7, ok)
+	c.sti(sFetchAt, 0, asm.Word)
+	c.sti(sFetchN, headLen, asm.Word)
+	c.call(fnStill)
+	c.mark(ok)
 }
 
 // still makes sure that R4 bytes from R2 on, as the skb counts, are the kernel's own. again is
