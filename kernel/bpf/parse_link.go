@@ -94,7 +94,9 @@ func (g *gen) head(c *code) {
 	c.ctx(asm.R0, skbVLANPresent)
 	c.jif(asm.JNE, asm.R0, 0, tagged)
 	c.sti(sShift, 0, asm.Word)
-	c.linear(g.opt.scattered, done)
+	if !g.opt.scattered {
+		c.linear(done)
+	}
 	c.emit(asm.Mov.Imm(asm.R2, 0))
 	c.mov(asm.R4, asm.R7)
 	c.fetchRaw(sHead, headLen)
@@ -125,15 +127,17 @@ func (g *gen) head(c *code) {
 	c.mark(done)
 }
 
-// linear copies the head as far as it is in the skb's linear part, which costs a third of what
-// bpf_skb_load_bytes does, and goes to done: all of it from frames that are long enough, and of two
-// lengths that are common, the least of Ethernet and ARP without padding; the header
-// from others, and from all if scattered.
-func (c *code) linear(scattered bool, done label) {
-	pieces, none := c.label(), c.label()
+// linear copies the head from the linear part, which costs a third of what bpf_skb_load_bytes does, and
+// goes to done: that of frames that are long enough, and of those of two lengths that are
+// common, the least of Ethernet and ARP without padding.
+func (c *code) linear(done label) {
 	c.ctx(asm.R2, skbData)
 	c.ctx(asm.R3, skbDataEnd)
-	part := func(n int, other label) {
+	for _, n := range []int{headLen, 60, 42} {
+		other := c.label()
+		if n != headLen {
+			c.jif(asm.JNE, asm.R7, uint64(n), other)
+		}
 		c.mov(asm.R1, asm.R2)
 		c.emit(asm.Add.Imm(asm.R1, int32(n)))
 		c.jreg(asm.JGT, asm.R1, asm.R3, other)
@@ -144,28 +148,9 @@ func (c *code) linear(scattered bool, done label) {
 				c.st(sHead+at, asm.R0, size)
 			}
 		}
+		c.ja(done)
+		c.mark(other)
 	}
-	if !scattered {
-		for _, n := range []int{42, 60, headLen} {
-			other := c.label()
-			if n != headLen {
-				c.jif(asm.JNE, asm.R7, uint64(n), other)
-				part(n, pieces)
-			} else {
-				part(n, other)
-			}
-			c.ja(done)
-			c.mark(other)
-		}
-	}
-	c.mark(pieces)
-	part(frame.HeaderLen, none)
-	c.imm(asm.R2, frame.HeaderLen)
-	c.mov(asm.R4, asm.R7)
-	c.emit(asm.Sub.Imm(asm.R4, frame.HeaderLen))
-	c.fetchRaw(sNet, netLen)
-	c.ja(done)
-	c.mark(none)
 }
 
 // etherLLC is the EtherType behind which a jumbo frame has its LLC header.
