@@ -404,7 +404,9 @@ func (h *hooks) seals(now, then *firewall.Policy) error {
 			if err != nil {
 				return err
 			}
-			wanted[filepath.Base(sl.Pin)] = true
+			for _, pin := range sl.Pins() {
+				wanted[filepath.Base(pin)] = true
+			}
 			if h.pending && p == now {
 				continue
 			}

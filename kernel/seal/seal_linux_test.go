@@ -268,7 +268,7 @@ func TestForeign(t *testing.T) {
 		dir, err := os.Open(s.Cgroup)
 		must(t, err)
 		defer dir.Close()
-		l, err := attach(p, dir)
+		l, err := attach(p, ebpf.AttachCGroupSetsockopt, dir)
 		must(t, err)
 		defer l.Close()
 		must(t, l.Pin(s.Pin))
