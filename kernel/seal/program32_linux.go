@@ -1,10 +1,6 @@
 package seal
 
 import (
-	"fmt"
-	"runtime"
-
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -45,12 +41,8 @@ func instructions32(native asm.Instructions) asm.Instructions {
 // 32-bit call has set up makes 32-bit calls for ever, by whoever submits, by a worker, or
 // while a thread comes back from any system call: who uses io_uring is not for certain. Where the
 // kernel's types do not tell how to see it, it refuses all.
-func native(arch string) asm.Instructions {
+func native(spec *btf.Spec, arch string) asm.Instructions {
 	none := asm.Instructions{asm.Ja.Label("refuse")}
-	spec, err := btf.LoadKernelSpec()
-	if err != nil {
-		return none
-	}
 	at := func(of string, path ...string) (int16, bool) { return offset(spec, of, path...) }
 	flags, ok := at("task_struct", "flags")
 	if !ok {
@@ -135,22 +127,4 @@ func member(members []btf.Member, name string) (*btf.Member, uint32) {
 		}
 	}
 	return nil, 0
-}
-
-// load32 gives the program for 32-bit calls to the kernel. It is a variable for tests of kernels
-// that have no place for it.
-var load32 = func() (*ebpf.Program, error) {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:         program32Name,
-		Type:         ebpf.LSM,
-		AttachType:   ebpf.AttachLSMCgroup,
-		AttachTo:     "socket_setsockopt",
-		License:      "Dual MIT/GPL", // an LSM's has to be
-		Instructions: instructions32(native(runtime.GOARCH)),
-	})
-	if err != nil {
-		// Whatever it is, the other program closes most; one without rights fails before, at that.
-		return nil, fmt.Errorf("a program for 32-bit calls at the LSM hook socket_setsockopt (Linux 6.0, CONFIG_BPF_LSM, CONFIG_DEBUG_INFO_BTF, CAP_PERFMON) is %w: %w", ErrNotSupported, err)
-	}
-	return p, nil
 }

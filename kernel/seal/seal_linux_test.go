@@ -144,7 +144,9 @@ func same(t testing.TB, when string, got, want map[string]string) {
 
 func expect(t testing.TB, s Seal, want State) {
 	t.Helper()
-	if got, err := s.Status(); err != nil || got != want {
+	got, err := s.Status()
+	got.Open32 = "" // TestSeal32 looks at it
+	if err != nil || got != want {
 		t.Errorf("status %+v, %v, want %+v", got, err, want)
 	}
 }
