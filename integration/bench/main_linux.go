@@ -35,6 +35,8 @@ var experiments = []experiment{
 	{"refuse", refusing},
 	{"another", elsewhere},
 	{"where", whereItGoes},
+	{"judge", judging},
+	{"judge-many", judgingMany},
 }
 
 func main() {
