@@ -37,6 +37,7 @@ var experiments = []experiment{
 	{"where", whereItGoes},
 	{"judge", judging},
 	{"judge-many", judgingMany},
+	{"send", sending},
 }
 
 func main() {
