@@ -35,6 +35,9 @@ var experiments = []experiment{
 	{"refuse", refusing},
 	{"another", elsewhere},
 	{"where", whereItGoes},
+	{"judge", judging},
+	{"judge-many", judgingMany},
+	{"send", sending},
 }
 
 func main() {

@@ -11,6 +11,7 @@ import (
 type side struct {
 	name string
 	run  func(n int) (time.Duration, error)
+	note string // for the report
 
 	n int // runs a turn
 }
@@ -33,6 +34,7 @@ type result struct {
 	// Ratio is of turns that followed each other: what disturbs the machine disturbs both.
 	Ratio spread `json:"ratio"`
 	Turns int    `json:"turns"`
+	Note  string `json:"note,omitempty"`
 }
 
 // spread is a median, and the quartiles on either side.
@@ -90,30 +92,27 @@ func (c course) run(pairs []pair) ([]result, error) {
 	}
 	out := make([]result, len(pairs))
 	for i, p := range pairs {
-		out[i] = result{p.side.name, p.base.name, p.x, spreadOf(costs[i]), spreadOf(bases[i]), spreadOf(ratios[i]), c.turns}
+		out[i] = result{p.side.name, p.base.name, p.x, spreadOf(costs[i]), spreadOf(bases[i]), spreadOf(ratios[i]), c.turns, p.side.note}
 	}
 	return out, nil
 }
 
 // take is one turn: nanoseconds each time, for base and side.
 func (p pair) take(swap bool) (base, cost float64, err error) {
-	order := [4]*side{p.base, p.side, p.side, p.base}
-	if swap {
-		order = [4]*side{p.side, p.base, p.base, p.side}
-	}
-	for _, s := range order {
+	var each [2]float64
+	for i := range 4 {
+		which := (i + 1) / 2 % 2 // base, side, side, base
+		if swap {
+			which = 1 - which
+		}
+		s := [2]*side{p.base, p.side}[which]
 		took, err := s.run(s.n)
 		if err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", s.name, err)
 		}
-		each := float64(took.Nanoseconds()) / float64(2*s.n)
-		if s == p.base {
-			base += each
-		} else {
-			cost += each
-		}
+		each[which] += float64(took.Nanoseconds()) / float64(2*s.n)
 	}
-	return base, cost, nil
+	return each[0], each[1], nil
 }
 
 // pace finds how often a side can run in one turn, which warms it up too.
