@@ -114,6 +114,8 @@ type Path struct {
 type Seal struct {
 	Cgroup string `json:"cgroup"`
 	Sealed bool   `json:"sealed"`
+	// Open32 says why 32-bit system calls pass it, if they do.
+	Open32 string `json:"open_to_32bit_calls,omitempty"`
 	Fault  string `json:"fault,omitempty"`
 }
 

@@ -3,6 +3,8 @@ package bpf
 import (
 	"sync"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 )
 
@@ -28,8 +30,30 @@ var kernelSKB = sync.OnceValue(func() (l skbLayout) {
 	if _, n := l.span(); n > spanRoom {
 		l.known = false
 	}
+	l.cast = kernelCast(spec)
 	return l
 })
+
+// kernelCast is the number of bpf_cast_to_kern_ctx in the kernel's BTF, 0 if a program cannot
+// call it here: before Linux 6.2, or for want of CAP_BPF.
+func kernelCast(spec *btf.Spec) int64 {
+	var fn *btf.Func
+	if spec.TypeByName("bpf_cast_to_kern_ctx", &fn) != nil {
+		return 0
+	}
+	id, err := spec.TypeID(fn)
+	if err != nil {
+		return 0
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: license, Instructions: asm.Instructions{
+		callKernel(int64(id)), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}})
+	if err != nil {
+		return 0
+	}
+	p.Close()
+	return int64(id)
+}
 
 // places finds members, those of anonymous structs and of groups included.
 func places(members []btf.Member, at btf.Bits, found map[string]btf.Bits) {

@@ -25,16 +25,16 @@ type kernelRun struct {
 
 // runAttr and lookupAttr are parts of union bpf_attr (include/uapi/linux/bpf.h).
 type runAttr struct {
-	prog, retval, sizeIn, sizeOut      uint32
-	in, out                            uint64
-	repeat, duration, ctxSize, ctxRoom uint32
-	ctxIn, ctxOut                      uint64
-	flags, cpu, batch, _               uint32
+	prog, _, sizeIn, _ uint32
+	in, _              uint64
+	_, _, ctxSize, _   uint32
+	ctxIn, _           uint64
+	_, _, _, _         uint32
 }
 
 type lookupAttr struct {
-	fd, _           uint32
-	key, val, flags uint64
+	fd, _       uint32
+	key, val, _ uint64
 }
 
 const (

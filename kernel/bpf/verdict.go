@@ -51,7 +51,7 @@ func (g *gen) main() *code {
 	g.beside(c, finish)
 	c.link8023(net, parsed)
 	c.mark(net)
-	c.network(parsed)
+	c.network(g.uses("arp.is"), parsed)
 	c.mark(parsed)
 	g.orphan(c)
 	g.steady(c, finish)
@@ -250,15 +250,16 @@ func (c *code) verdict(v firewall.Verdict, audit bool) {
 // begins a new one.
 const functionSize = 4000
 
+// inlineSize is how many instructions of rules there may be in the main function: a call
+// costs as much as a rule or two.
+const inlineSize = 500
+
 // linear emits the rules one after the other: the first that ends the walk goes to
 // finish.
 func (g *gen) linear(c *code, finish label) {
-	rules := g.prog.Policy.Rules
-	for i, n := 0, 0; i < len(rules); n++ {
-		name := fmt.Sprintf("rules_%d", n)
-		f := newCode(name)
-		f.prologue()
-		for ; i < len(rules) && len(f.ins) < functionSize; i++ {
+	rules, i := g.prog.Policy.Rules, 0
+	emit := func(f *code, size int) {
+		for ; i < len(rules) && len(f.ins) < size; i++ {
 			g.where = fmt.Sprintf("rule %q", rules[i].Name)
 			hit, next := f.label(), f.label()
 			g.whole(f, rules[i].Match, hit, next)
@@ -266,16 +267,24 @@ func (g *gen) linear(c *code, finish label) {
 			g.apply(f, i, next)
 			f.mark(next)
 		}
+	}
+	c.decided = func() { c.ja(finish) }
+	emit(c, len(c.ins)+inlineSize)
+	for n := 0; i < len(rules); n++ {
+		f := newCode(fmt.Sprintf("rules_%d", n))
+		f.decided = func() { f.retImm(1) }
+		f.prologue()
+		emit(f, functionSize)
 		f.retImm(0)
-		g.needs(name, func() *code { return f })
-		c.call(name)
+		g.needs(f.name, func() *code { return f })
+		c.call(f.name)
 		c.jif(asm.JNE, asm.R0, 0, finish)
 	}
 	g.where = "policy " + g.prog.Policy.Name
 }
 
-// apply carries out rule i, which matches; it returns 1 from the function if that
-// ended the walk, and goes to next if its limit was used up.
+// apply carries out rule i, which matches; it goes where c.decided says if that ended
+// the walk, and to next if its limit was used up.
 func (g *gen) apply(c *code, i int, next label) {
 	r := g.prog.Policy.Rules[i]
 	if r.Limit != nil {
@@ -298,7 +307,7 @@ func (g *gen) apply(c *code, i int, next label) {
 		c.sti(sSlot, int64(g.plan.counters[i]), asm.Word)
 		c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
 		c.verdict(firewall.Verdict(r.Action), r.Audit)
-		c.retImm(1)
+		c.decided()
 		return
 	}
 	room := c.label()
@@ -307,7 +316,7 @@ func (g *gen) apply(c *code, i int, next label) {
 	c.sti(sRule, int64(i), asm.Word)
 	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
-	c.retImm(1)
+	c.decided()
 	c.mark(room)
 	c.mov(asm.R2, asm.R1)
 	c.emit(asm.LSh.Imm(asm.R2, 2), asm.Add.Reg(asm.R2, regScratch))
@@ -379,7 +388,9 @@ func (g *gen) carryOut(c *code, next, decided label) {
 		c.mark(free)
 	}
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
-	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	if g.again {
+		c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	}
 	c.st(sRule, asm.R7, asm.Word)
 	c.emit(asm.LoadMem(asm.R2, asm.R8, ruleSlot, asm.Word))
 	c.st(sSlot, asm.R2, asm.Word)
@@ -408,7 +419,7 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.st(sRule, asm.R7, asm.Word)
 	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
-	c.mark(gone)
+	c.mark(gone) // which cannot be: the verdict is what head made it, Drop
 	c.ja(decided)
 	c.mark(room)
 	c.mov(asm.R2, asm.R1)
@@ -420,11 +431,16 @@ func (g *gen) carryOut(c *code, next, decided label) {
 
 // count counts the frame in a slot; it clobbers R0 to R5.
 func (g *gen) count(c *code, slot func(dst asm.Register)) {
-	none := c.label()
 	slot(asm.R1)
 	c.st(sIndex, asm.R1, asm.Word)
+	g.countAt(c, sIndex)
+}
+
+// countAt is count for the slot whose number is in the scratch area.
+func (g *gen) countAt(c *code, off int) {
+	none := c.label()
 	c.mapPtr(asm.R1, mapCounters)
-	c.ptr(asm.R2, sIndex)
+	c.ptr(asm.R2, off)
 	c.helper(asm.FnMapLookupElem)
 	c.jif(asm.JEq, asm.R0, 0, none)
 	c.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R1, 1), asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord))
