@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench ci
+.PHONY: test lint demo bench bench-quick ci
 test:
 	go test ./...
 lint:
@@ -8,7 +8,9 @@ lint:
 demo:
 	go run ./cmd/postern demo
 bench:
-	go test ./firewall ./firewall/filter -run '^$$' -bench .
-	go test ./afpacket -run '^$$' -bench Send -benchtime 1x
+	go run ./integration/bench -o docs $(BENCH)
+	go run -C integration/bench/plot . $(CURDIR)/docs/performance
+bench-quick:
+	$(MAKE) bench BENCH=-quick
 ci:
 	.ci/run
