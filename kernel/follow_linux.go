@@ -57,10 +57,11 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			// Messages were lost (ENOBUFS), or the socket is: look at all that there is.
+			// Messages were lost (ENOBUFS), interfaces changed while they were listed, or the
+			// socket is lost: look at all that there is.
 			log.Warn("changes of interfaces were lost", "error", err)
 			h.followed(log)
-			if !errors.Is(err, unix.ENOBUFS) {
+			if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, netlink.ErrDumpInterrupted) {
 				return fmt.Errorf("listening for changes of interfaces: %w", err)
 			}
 		case u, ok := <-updates:
