@@ -103,17 +103,16 @@ func (a *Agent) status() *Status {
 // Drain gives all addresses to others, and takes none until Undrain. It returns when they
 // are given back.
 func (a *Agent) Drain(ctx context.Context) error {
-	for drained := true; ; {
-		idle, err := ask(ctx, a, func() bool { a.drained = drained; return a.idle() })
-		if err != nil || idle {
-			return err
-		}
+	idle, err := ask(ctx, a, func() bool { a.drained = true; return false })
+	for !idle && err == nil {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		idle, err = ask(ctx, a, func() bool { return a.idle() || !a.drained })
 	}
+	return err
 }
 
 // Undrain ends what Drain began.

@@ -293,3 +293,24 @@ func (s *Site) Close() {
 		_ = os.RemoveAll(s.Dir)
 	}
 }
+
+// address puts an address on the node's interface.
+func (n *Node) address(a netip.Addr) error {
+	return n.NS.Do(func() error {
+		out, err := exec.Command("ip", "addr", "add", a.String()+"/32", "dev", "eth0").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// spoken is how many frames came from the node for virtual addresses since an instant.
+func (s *Site) spoken(n *Node, since int64) (count int) {
+	for _, f := range s.Observer.Seen(0) {
+		if f.Port == n.Port.Index && f.At >= since && f.Sender != netip.IPv4Unspecified() && f.Sender.As4()[2] != 0 {
+			count++
+		}
+	}
+	return count
+}
