@@ -81,7 +81,7 @@ type address struct {
 	holder *Holder
 	open   bool
 	since  time.Time // of open, for people
-	// known says that it was held by someone since we follow: it is the cluster's, and needs no probe.
+	// known says that it was held since we follow: it is the cluster's, and needs no probe.
 	known   bool
 	probing context.CancelFunc
 	// claiming is when a claim was sent, giving the revision that is being released.
@@ -137,7 +137,7 @@ func (a *Agent) post(fn func()) {
 
 // loop ends when ctx is done and nothing is held any more, or at once when jobs are.
 func (a *Agent) loop(ctx, jobs context.Context) {
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last <-chan time.Time
 	end := ctx.Done()
@@ -298,8 +298,10 @@ func (a *Agent) learn(list []Change) {
 			if c.Holder != nil && c.Holder.Malformed != "" {
 				a.Log.Error("an address is not held and not claimed, since its key is malformed: "+c.Holder.Malformed, "address", c.Address)
 			}
+			// One that this node claimed is known when nobody answered its probes.
+			claimed := x.claiming != 0 && c.Holder != nil && c.Holder.Lease == a.lease.ID
+			x.known = x.known || c.Holder != nil && !c.Holder.Released && !claimed
 			x.holder, x.claiming, x.giving = c.Holder, 0, 0
-			x.known = x.known || c.Holder != nil && !c.Holder.Released || before[x] != nil
 		}
 	}
 	for _, x := range ended {

@@ -124,8 +124,12 @@ func (t *term) agent(ctx context.Context, file string) error {
 	if err != nil {
 		return t.refused(err)
 	}
+	var told time.Time
 	election, err := newElection(c, cookie, func(err error) {
-		log.Warn("what the cluster does is not known: " + err.Error())
+		if now := time.Now(); now.Sub(told) > 10*time.Second {
+			told = now
+			log.Warn("what the cluster does is not known: " + err.Error())
+		}
 	})
 	if err != nil {
 		return &exitError{exitNo, fmt.Errorf("%s: etcd: %w", file, err)}

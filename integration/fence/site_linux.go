@@ -221,9 +221,12 @@ func (s *Site) Leader() (leader int, err error) {
 
 // Start starts the node's agent.
 func (n *Node) Start() (err error) {
-	n.Agent, err = n.command(join(n.site.Dir, n.Name+".log"), "agent", "--config", n.Config)
+	_ = os.Remove(n.log())
+	n.Agent, err = n.command(n.log(), "agent", "--config", n.Config)
 	return err
 }
+
+func (n *Node) log() string { return join(n.site.Dir, n.Name+".log") }
 
 // command starts postern at the node: with the site's bpffs and a /run of the node's own.
 func (n *Node) command(log string, args ...string) (*Process, error) {
