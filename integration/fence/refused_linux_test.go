@@ -57,6 +57,7 @@ func TestRefused(t *testing.T) {
 		{"twice", quick("10.8.1.1", "10.8.1.0/30"), "10.8.1.1 stands there twice", 1},
 		{"policy without the set", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), `it has no set "vips"`, 3},
 		{"policy that lets the kernel's own ARP pass", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), "must be `senders: all`", 3},
+		{"policy that the kernel engine cannot express", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\nrules: [{name: mine, match: 'sender.cgroup == \"/x\"', verdict: drop}]\n") + "}\n" + quick("10.8.1.1"), "mine", 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			began := cluster.BootTime()
