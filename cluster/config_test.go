@@ -60,7 +60,7 @@ func TestConfigDefaults(t *testing.T) {
 }
 
 func TestExample(t *testing.T) {
-	b, err := os.ReadFile("../examples/agent.yaml")
+	b, err := os.ReadFile("../examples/agent/agent.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

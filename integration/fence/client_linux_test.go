@@ -1,8 +1,11 @@
 package fence
 
 import (
+	"context"
 	"encoding/binary"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"testing"
@@ -120,4 +123,22 @@ func (s *Site) ask(t testing.TB, addresses []netip.Addr) {
 			}
 		}
 	}()
+}
+
+// metrics are those of a server of etcd.
+func (s *Site) metrics(t testing.TB, member int) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, at string) (c net.Conn, err error) {
+		err = s.Hub.Do(func() error {
+			c, err = new(net.Dialer).DialContext(ctx, network, at)
+			return err
+		})
+		return c, err
+	}}}
+	r, err := client.Get(s.Endpoints()[member] + "/metrics")
+	must(t, err)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	must(t, err)
+	return string(b)
 }
