@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +27,8 @@ var (
 type wire struct {
 	net.PacketConn
 	began time.Time
-	sent  []frame
+	mu    sync.Mutex
+	wrote []frame
 	in    chan []byte
 }
 
@@ -36,9 +39,17 @@ type frame struct {
 
 func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
 	if p, ok := parse(b); ok && len(b) == 60 {
-		w.sent = append(w.sent, frame{time.Since(w.began), p})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.wrote = append(w.wrote, frame{time.Since(w.began), p})
 	}
 	return len(b), nil
+}
+
+func (w *wire) sent() []frame {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wrote
 }
 
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -86,27 +97,27 @@ func TestAnnounce(t *testing.T) {
 		v, w, pass := voice(t, steady)
 		v.Announce(vip)
 		pass(time.Millisecond)
-		if len(w.sent) != 2 {
-			t.Fatalf("%d frames at once", len(w.sent))
+		if len(w.sent()) != 2 {
+			t.Fatalf("%d frames at once", len(w.sent()))
 		}
 		for i, want := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
-			if f := w.sent[i]; f.Operation != want || f.SenderIP != vip || f.TargetIP != vip || f.SenderHardwareAddr.String() != mine.String() {
+			if f := w.sent()[i]; f.Operation != want || f.SenderIP != vip || f.TargetIP != vip || f.SenderHardwareAddr.String() != mine.String() {
 				t.Errorf("%+v", f.Packet)
 			}
 		}
 		pass(30 * time.Second)
-		if len(w.sent) != 6 || w.sent[5].at > 3*time.Second {
-			t.Errorf("%d frames after 30 s", len(w.sent))
+		if len(w.sent()) != 6 || w.sent()[5].at > 3*time.Second {
+			t.Errorf("%d frames after 30 s", len(w.sent()))
 		}
 		pass(5 * time.Minute)
-		if k := len(w.sent); k < 6+8 || k > 6+10 {
+		if k := len(w.sent()); k < 6+8 || k > 6+10 {
 			t.Errorf("%d frames after 5 minutes", k)
 		}
 		v.Silence(vip)
-		k := len(w.sent)
+		k := len(w.sent())
 		pass(time.Hour)
-		if len(w.sent) != k {
-			t.Errorf("%d frames when silent", len(w.sent)-k)
+		if len(w.sent()) != k {
+			t.Errorf("%d frames when silent", len(w.sent())-k)
 		}
 	})
 }
@@ -122,7 +133,8 @@ func TestPace(t *testing.T) {
 		}
 		pass(time.Hour / 2)
 		first, firsts := map[netip.Addr]bool{}, time.Duration(0)
-		for i, f := range w.sent {
+		sent := w.sent()
+		for i, f := range sent {
 			if !first[f.SenderIP] {
 				first[f.SenderIP], firsts = true, f.at
 			} else if len(first) < n && f.Operation == arp.OperationRequest {
@@ -130,8 +142,8 @@ func TestPace(t *testing.T) {
 			}
 			// In any second from here, at most the rate and what was saved up.
 			j := i + steady.Rate + steady.Burst + 2
-			if j < len(w.sent) && w.sent[j].at-f.at < time.Second {
-				t.Fatalf("%d frames in %v", j-i, w.sent[j].at-f.at)
+			if j < len(sent) && sent[j].at-f.at < time.Second {
+				t.Fatalf("%d frames in %v", j-i, sent[j].at-f.at)
 			}
 		}
 		if want := time.Duration(2*n-steady.Burst) * time.Second / 100; firsts > want+time.Second || firsts < want-time.Second {
@@ -142,35 +154,37 @@ func TestPace(t *testing.T) {
 
 func TestDefend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, told := steady, 0
+		o := steady
+		var told atomic.Int32
 		o.Conflict = func(a netip.Addr, by net.HardwareAddr) {
-			if told++; a != vip || by.String() != other.String() {
+			told.Add(1)
+			if a != vip || by.String() != other.String() {
 				t.Errorf("%v by %v", a, by)
 			}
 		}
 		v, w, pass := voice(t, o)
 		v.Announce(vip)
 		pass(20 * time.Second)
-		k := len(w.sent)
+		k := len(w.sent())
 		w.hears(t, arp.OperationReply, mine, vip, vip)                                 // ourselves
 		w.hears(t, arp.OperationRequest, other, netip.MustParseAddr("192.0.2.1"), vip) // who asks
 		w.in <- []byte("no frame")
 		pass(time.Second)
-		if len(w.sent) != k || told != 0 {
-			t.Errorf("%d frames, told %d times, of nothing", len(w.sent)-k, told)
+		if len(w.sent()) != k || told.Load() != 0 {
+			t.Errorf("%d frames, told %d times, of nothing", len(w.sent())-k, told.Load())
 		}
 		for range 5 {
 			w.hears(t, arp.OperationReply, other, vip, vip)
 		}
 		pass(time.Second)
-		if len(w.sent) != k+2 || told != 1 {
-			t.Errorf("defended by %d frames, told %d times", len(w.sent)-k, told)
+		if len(w.sent()) != k+2 || told.Load() != 1 {
+			t.Errorf("defended by %d frames, told %d times", len(w.sent())-k, told.Load())
 		}
 		pass(10 * time.Second)
 		w.hears(t, arp.OperationRequest, other, vip, vip)
 		pass(time.Second)
-		if len(w.sent) != k+4 || told != 2 {
-			t.Errorf("later: defended by %d frames, told %d times", len(w.sent)-k, told)
+		if len(w.sent()) != k+4 || told.Load() != 2 {
+			t.Errorf("later: defended by %d frames, told %d times", len(w.sent())-k, told.Load())
 		}
 	})
 }
@@ -207,10 +221,10 @@ func TestProbe(t *testing.T) {
 				if c.inUse {
 					return
 				}
-				if len(w.sent) != 3 || took < 4*time.Second || took > 7*time.Second {
-					t.Errorf("%d probes in %v", len(w.sent), took)
+				if len(w.sent()) != 3 || took < 4*time.Second || took > 7*time.Second {
+					t.Errorf("%d probes in %v", len(w.sent()), took)
 				}
-				for _, f := range w.sent {
+				for _, f := range w.sent() {
 					if f.Operation != arp.OperationRequest || !f.SenderIP.IsUnspecified() || f.TargetIP != vip {
 						t.Errorf("%+v", f.Packet)
 					}
