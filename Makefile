@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench ci
+.PHONY: test lint demo bench fence ci
 test:
 	go test ./...
 lint:
@@ -10,5 +10,8 @@ demo:
 bench:
 	go test ./firewall ./firewall/filter -run '^$$' -bench .
 	go test ./afpacket -run '^$$' -bench Send -benchtime 1x
+# A thousand failovers, and keepalived beside: about half an hour.
+fence:
+	POSTERN_FAILOVERS=1000 go test ./integration/fence -run "Failovers|Thousand|Keepalived" -count 1 -timeout 2h -v
 ci:
 	.ci/run

@@ -25,7 +25,7 @@ type Process struct {
 	once sync.Once
 }
 
-// start starts a program. What it says goes to a file.
+// start starts a program, in a namespace if ns is not nil. What it says goes to a file.
 func start(ns *lab.Namespace, log, name string, args ...string) (*Process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -35,7 +35,11 @@ func start(ns *lab.Namespace, log, name string, args ...string) (*Process, error
 	p := &Process{cmd: exec.Command(name, args...), log: log, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=")
-	if err := ns.Do(p.cmd.Start); err != nil {
+	in := func(fn func() error) error { return fn() }
+	if ns != nil {
+		in = ns.Do
+	}
+	if err := in(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
