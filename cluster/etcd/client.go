@@ -50,6 +50,7 @@ type Client struct {
 	servers []*clientv3.Client // made when they are needed
 	first   int                // the one that answered last
 	closed  bool
+	why     []diagnosis // why a server does not answer
 }
 
 // Dial checks the configuration. It does not wait for a server.
@@ -57,7 +58,7 @@ func Dial(c Config) (*Client, error) {
 	if c.Timeout <= 0 {
 		c.Timeout = time.Second
 	}
-	out := &Client{Config: c, servers: make([]*clientv3.Client, len(c.Endpoints))}
+	out := &Client{Config: c, servers: make([]*clientv3.Client, len(c.Endpoints)), why: make([]diagnosis, len(c.Endpoints))}
 	for _, at := range c.Endpoints {
 		if strings.HasPrefix(at, "https://") {
 			var err error
@@ -120,6 +121,7 @@ func (c *Client) server(i int) (*clientv3.Client, error) {
 	if c.servers[i] != nil {
 		return c.servers[i], nil
 	}
+	go c.diagnose(i) // so that the first failure has its reason
 	s, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{c.Endpoints[i]}, TLS: c.tls, Username: c.User, Password: c.Password,
 		// With a password New asks for a token at once.
@@ -152,7 +154,8 @@ func (c *Client) Do(ctx context.Context, fn func(context.Context, *clientv3.Clie
 			c.mu.Unlock()
 			return err
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", c.Endpoints[i], err))
+		c.diagnose(i)
+		errs = append(errs, fmt.Errorf("%s: %w", c.Endpoints[i], c.explained(i, err)))
 		if ctx.Err() != nil {
 			break
 		}

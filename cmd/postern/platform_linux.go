@@ -9,7 +9,7 @@ func platformCommands(t *term) []*cobra.Command {
 }
 
 func newDemo(t *term) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work, in throw-away network namespaces",
 		Long: `demo makes two network namespaces of its own and sends honest and forged ARP and
@@ -25,4 +25,6 @@ frame arrived, or an honest one did not.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(newDemoCluster(t))
+	return cmd
 }

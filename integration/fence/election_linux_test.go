@@ -161,16 +161,19 @@ func TestTLSAndUsers(t *testing.T) {
 	good := etcd.Config{Endpoints: []string{at}, CA: pem("ca"), Cert: pem("client"), Key: pem("client-key"), Timeout: time.Second}
 	root := dial(t, good)
 	must(t, answers(t, root))
-	for name, c := range map[string]etcd.Config{
-		"without a certificate": {Endpoints: good.Endpoints, CA: good.CA, Timeout: time.Second},
-		"of another authority":  {Endpoints: good.Endpoints, Timeout: time.Second},
+	for name, c := range map[string]struct {
+		etcd.Config
+		want string
+	}{
+		"without a certificate": {etcd.Config{Endpoints: good.Endpoints, CA: good.CA, Timeout: time.Second}, "certificate required"},
+		"of another authority":  {etcd.Config{Endpoints: good.Endpoints, Timeout: time.Second}, "certificate signed by unknown authority"},
 	} {
-		err := dial(t, c).Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
+		err := dial(t, c.Config).Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
 			_, err := s.Get(ctx, "/postern/x")
 			return err
 		})
-		if err == nil {
-			t.Errorf("%s: it is answered", name)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 		t.Logf("%s: %v", name, err)
 	}

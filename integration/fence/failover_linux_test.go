@@ -27,6 +27,9 @@ func TestFailovers(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("POSTERN_FAILOVERS")); err == nil {
 		want, each = n, 30
 	}
+	if raceEnabled {
+		want = 12
+	}
 	o := options(t)
 	vips := addresses(each)
 	o.Config = fmt.Sprintf(`announce: {count: 3, interval: 300ms, refresh: 500ms, probe-interval: 50ms}
@@ -63,7 +66,7 @@ addresses: [{address: %v-%v, check: alive}]
 		}
 	}
 	holders := s.history(t)
-	wrong, judged := judge(s.Observer.Seen(0), s.nodeOf, holders)
+	wrong, judged := Judge(s.Observer.Seen(0), s.NodeOf, holders)
 	for _, w := range wrong {
 		t.Error(w)
 	}
@@ -103,7 +106,7 @@ func (s *Site) strike(t testing.TB, f fault, victim *Node, vips []netip.Addr) (t
 					continue
 				}
 				for _, x := range frames {
-					if x.Sender == a && x.At > struck && !lost(s.nodeOf(x.Port)) {
+					if x.Sender == a && x.At > struck && !lost(s.NodeOf(x.Port)) {
 						took[a] = time.Duration(x.At - struck)
 						break
 					}
@@ -130,7 +133,7 @@ func (s *Site) balanced(t testing.TB, vips []netip.Addr) {
 		last := map[netip.Addr]string{}
 		for _, f := range s.Observer.Seen(0) {
 			if f.At > since {
-				last[f.Sender] = s.nodeOf(f.Port)
+				last[f.Sender] = s.NodeOf(f.Port)
 			}
 		}
 		count := map[string]int{}

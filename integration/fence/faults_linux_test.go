@@ -88,7 +88,7 @@ var faults = []fault{
 		silent := struck + int64(lease)
 		for _, f := range s.Observer.Seen(0) {
 			if f.At > silent && s.virtual(f.Sender) {
-				t.Errorf("%s speaks for %v %v after etcd's majority was lost", s.nodeOf(f.Port), f.Sender, time.Duration(f.At-struck))
+				t.Errorf("%s speaks for %v %v after etcd's majority was lost", s.NodeOf(f.Port), f.Sender, time.Duration(f.At-struck))
 				break
 			}
 		}

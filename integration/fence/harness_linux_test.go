@@ -114,19 +114,17 @@ func eventually(t testing.TB, within time.Duration, what string, is func() bool)
 func (s *Site) speaker(a netip.Addr, at int64) (name string) {
 	for _, f := range s.Observer.Seen(0) {
 		if f.Sender == a && f.At >= at {
-			name = s.nodeOf(f.Port)
+			name = s.NodeOf(f.Port)
 		}
 	}
 	return name
 }
 
-func (s *Site) nodeOf(port int) string {
-	for _, n := range s.Nodes {
-		if n.Port.Index == port {
-			return n.Name
-		}
-	}
-	return ""
+func (s *Site) history(t testing.TB) map[netip.Addr][]string {
+	t.Helper()
+	h, err := s.History()
+	must(t, err)
+	return h
 }
 
 func (s *Site) node(name string) *Node {

@@ -113,6 +113,9 @@ func (n *Node) keepalived(t testing.TB, priority int) (p *Process, vrrp func() i
 // TestKeepalived: the same segment, the same faults, keepalived and the agent side by side. n1 is
 // preferred by both. What is counted are frames of a node whose successor had spoken.
 func TestKeepalived(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector sees no other process")
+	}
 	if _, err := exec.LookPath("keepalived"); err != nil {
 		cannot(t, "needs keepalived")
 	}

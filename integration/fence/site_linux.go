@@ -264,6 +264,16 @@ func (n *Node) Has(a netip.Addr) (has bool, err error) {
 	return has, err
 }
 
+// NodeOf is the name of the node at a port.
+func (s *Site) NodeOf(port int) string {
+	for _, n := range s.Nodes {
+		if n.Port.Index == port {
+			return n.Name
+		}
+	}
+	return ""
+}
+
 // Close ends all.
 func (s *Site) Close() {
 	for _, n := range s.Nodes {

@@ -18,6 +18,9 @@ import (
 
 // TestThousand: what 1,000 addresses on three nodes cost, and how long it takes to move many.
 func TestThousand(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector sees no other process")
+	}
 	o := options(t)
 	const n = 1000
 	o.Config = `announce: {count: 1, refresh: 10m, rate: 2000, burst: 200, probe: false}

@@ -54,7 +54,7 @@ func TestUnfenced(t *testing.T) {
 			time.Sleep(time.Second)
 			must(t, victim.Agent.Signal(syscall.SIGCONT))
 			time.Sleep(time.Second)
-			wrong, judged := judge(s.Observer.Seen(0), s.nodeOf, s.history(t))
+			wrong, judged := Judge(s.Observer.Seen(0), s.NodeOf, s.history(t))
 			t.Logf("%d frames judged: %q", judged, wrong)
 			if c.fenced && len(wrong) > 0 || !c.fenced && len(wrong) == 0 {
 				t.Errorf("%d addresses were spoken for by a node whose successor had spoken", len(wrong))
