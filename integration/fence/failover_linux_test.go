@@ -49,11 +49,13 @@ addresses: [{address: %v-%v, check: alive}]
 		customers[a] = s.customer(t, a)
 	}
 	took, outages, late := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string]int{}
+	quiet := map[string][]time.Duration{} // between the last frame of one node and the first of the next
 	moved := 0
-	for i := 0; moved < want; i++ {
+	for i := 0; moved < want || i < len(faults); i++ {
 		f := faults[i%len(faults)]
 		lost, struck := s.strike(t, f, s.Nodes[i/len(faults)%len(s.Nodes)], vips)
 		for a, d := range lost {
+			quiet[f.name] = append(quiet[f.name], s.quiet(a, struck, struck+int64(d)))
 			took[f.name] = append(took[f.name], d)
 			if d > f.within {
 				late[f.name]++
@@ -75,8 +77,9 @@ addresses: [{address: %v-%v, check: alive}]
 		if f.within == 0 {
 			continue
 		}
-		t.Logf("%-36s announced by another after %s", f.name, distribution(took[f.name]))
-		t.Logf("%-36s   its customers' outage     %s", "", distribution(outages[f.name]))
+		t.Logf("%-48s announced by another after %s", f.name, distribution(took[f.name]))
+		t.Logf("%-48s silence in between         %s", "", distribution(quiet[f.name]))
+		t.Logf("%-48s its customers' outage      %s", "", distribution(outages[f.name]))
 		if late[f.name] > 0 {
 			t.Errorf("%s: %d of %d took more than %v", f.name, late[f.name], len(took[f.name]), f.within)
 		}
@@ -121,6 +124,17 @@ func (s *Site) strike(t testing.TB, f fault, victim *Node, vips []netip.Addr) (t
 	heal()
 	s.balanced(t, vips)
 	return took, struck
+}
+
+// quiet is how long nobody spoke for an address before its new holder did at an instant.
+func (s *Site) quiet(a netip.Addr, struck, first int64) time.Duration {
+	last := struck
+	for _, f := range s.Observer.Seen(0) {
+		if f.Sender == a && f.At < first {
+			last = f.At
+		}
+	}
+	return time.Duration(first - last)
 }
 
 // balanced waits until each address is announced, and every node announces as many as the others.

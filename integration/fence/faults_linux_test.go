@@ -2,6 +2,7 @@ package fence
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"strconv"
@@ -24,6 +25,10 @@ type fault struct {
 
 const (
 	lease = 3 * time.Second
+	// electing is what a lease lasts longer where etcd's leader is lost: its followers wait 1 to 2 s before they elect,
+	// perhaps twice; the new leader renews every lease and adds 1 s (lessor.Promote), and looks
+	// for leases that are over twice a second.
+	electing = 6 * time.Second
 	// graceful is what a hand-over may take.
 	graceful = 200 * time.Millisecond
 )
@@ -66,12 +71,19 @@ var faults = []fault{
 		time.Sleep(lease + time.Second)
 		return nil, func() { must(t, s.StartMember(leader)) }
 	}},
-	// The followers wait 1 to 2 s before they elect, and the new leader renews every lease and adds 1 s
-	// (etcd's lessor.Promote); it looks for leases that are over twice a second.
-	{"etcd leader killed with the holder", lease + 2*time.Second + time.Second + time.Second, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
+	{"etcd leader killed with the holder", lease + electing, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
 		n.Agent.Kill()
 		leader := s.killLeader(t)
 		return []*Node{n}, func() { must(t, s.StartMember(leader)); must(t, n.Start()) }
+	}},
+	// That leader renews the node's lease until it knows that it leads nobody, up to 2 s; meanwhile the others
+	// elect another leader, which renews it once more and adds 1 s.
+	{"the holder cut off together with etcd's leader", lease + electing, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
+		leader, err := s.Leader()
+		must(t, err)
+		ports := []string{n.Control, fmt.Sprintf("m%d", leader)}
+		must(t, s.Island(true, ports...))
+		return []*Node{n}, func() { must(t, s.Island(false, ports...)) }
 	}},
 	{"one killed, another cut off", lease + time.Second, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
 		other := s.next(n)
@@ -80,20 +92,34 @@ var faults = []fault{
 		return []*Node{n, other}, func() { must(t, s.Hub.Link(other.Control, true)); must(t, n.Start()) }
 	}},
 	{"etcd majority lost and regained", 0, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
-		s.Members[0].Kill()
-		s.Members[1].Kill()
-		struck := cluster.BootTime()
-		time.Sleep(lease + 500*time.Millisecond)
-		// All fell silent at their deadlines, whatever asks for them.
-		silent := struck + int64(lease)
-		for _, f := range s.Observer.Seen(0) {
-			if f.At > silent && s.virtual(f.Sender) {
-				t.Errorf("%s speaks for %v %v after etcd's majority was lost", s.NodeOf(f.Port), f.Sender, time.Duration(f.At-struck))
-				break
-			}
-		}
-		return nil, func() { must(t, s.StartMember(0)); must(t, s.StartMember(1)) }
+		return nil, s.silenced(t, true, lease)
 	}},
+	{"etcd majority lost and regained, its leader left alone", 0, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
+		return nil, s.silenced(t, false, lease+2*time.Second)
+	}},
+}
+
+// silenced kills two servers of etcd, the leader among them or not. All must be silent after a while, whatever asks
+// for them: a leader that is left alone goes on renewing until it knows.
+func (s *Site) silenced(t testing.TB, leaderToo bool, within time.Duration) (heal func()) {
+	t.Helper()
+	leader, err := s.Leader()
+	must(t, err)
+	first, second := leader, (leader+1)%3
+	if !leaderToo {
+		first = (leader + 2) % 3
+	}
+	s.Members[first].Kill()
+	s.Members[second].Kill()
+	struck := cluster.BootTime()
+	time.Sleep(within + 500*time.Millisecond)
+	for _, f := range s.Observer.Seen(0) {
+		if f.At > struck+int64(within) && s.virtual(f.Sender) {
+			t.Errorf("%s speaks for %v %v after etcd's majority was lost", s.NodeOf(f.Port), f.Sender, time.Duration(f.At-struck))
+			break
+		}
+	}
+	return func() { must(t, s.StartMember(first)); must(t, s.StartMember(second)) }
 }
 
 func (s *Site) killLeader(t testing.TB) int {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/postern-fw/postern/cluster"
 	"github.com/postern-fw/postern/integration/lab"
 )
@@ -53,26 +51,6 @@ func TestSplitBrain(t *testing.T) {
 			t.Errorf("%s: %d, want %d", spoke, got, want)
 		}
 	}
-}
-
-// cutBehind cuts a node off the other nodes and etcd, or joins it again, without its noticing: the link keeps
-// its carrier.
-func (n *Node) cutBehind(t testing.TB, cut bool) {
-	t.Helper()
-	must(t, n.site.Hub.Do(func() error {
-		link, err := netlink.LinkByName(n.Control)
-		if err != nil {
-			return err
-		}
-		if cut {
-			return netlink.LinkSetNoMaster(link)
-		}
-		bridge, err := netlink.LinkByName("control")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetMaster(link, bridge)
-	}))
 }
 
 // keepalived starts one on the node, with VRRP on the network besides.
@@ -155,7 +133,7 @@ func TestKeepalived(t *testing.T) {
 			strike, heal func()
 		}{
 			{"SIGSTOP for 8 s", func() { must(t, sys.stop(n, syscall.SIGSTOP)) }, func() { must(t, sys.stop(n, syscall.SIGCONT)) }},
-			{"cut off from the other nodes and etcd for 8 s", func() { n.cutBehind(t, true) }, func() { n.cutBehind(t, false) }},
+			{"cut off from the other nodes and etcd for 8 s", func() { must(t, s.Island(true, n.Control)) }, func() { must(t, s.Island(false, n.Control)) }},
 		} {
 			for range times {
 				from := len(s.Observer.Seen(0))

@@ -46,13 +46,13 @@ func TestRefused(t *testing.T) {
 		name, config, says string
 		code               int // 0: it goes on trying
 	}{
-		{"no etcd there", "etcd: {endpoints: [\"http://10.9.0.254:1\"]}\n" + quick("10.8.1.1"), "connection refused", 0},
-		{"no etcd, but something else", "etcd: {endpoints: [\"http://10.9.0.254:2380\"]}\n" + quick("10.8.1.1"), "no etcd server answers", 0},
-		{"TLS where there is none", "etcd: {endpoints: [\"https://10.9.0.254:2379\"]}\n" + quick("10.8.1.1"), "TLS: ", 0},
-		{"expired certificate", "etcd: {endpoints: [\"https://10.9.0.254:2379\"], cert: " + certificate(t, s.Dir) + ", key: " + join(s.Dir, "key.pem") + "}\n" + quick("10.8.1.1"), "has expired on 2020-01-02", 1},
-		{"no such interface", "etcd: {endpoints: [\"http://10.9.0.254:2379\"]}\ninterface: eth9\n" + quick("10.8.1.1"), "interface eth9: ", 3},
+		{"no etcd there", "etcd: {endpoints: [\"http://10.9.0.101:1\"]}\n" + quick("10.8.1.1"), "connection refused", 0},
+		{"no etcd, but something else", "etcd: {endpoints: [\"http://10.9.0.101:2380\"]}\n" + quick("10.8.1.1"), "no etcd server answers", 0},
+		{"TLS where there is none", "etcd: {endpoints: [\"https://10.9.0.101:2379\"]}\n" + quick("10.8.1.1"), "TLS: ", 0},
+		{"expired certificate", "etcd: {endpoints: [\"https://10.9.0.101:2379\"], cert: " + certificate(t, s.Dir) + ", key: " + join(s.Dir, "key.pem") + "}\n" + quick("10.8.1.1"), "has expired on 2020-01-02", 1},
+		{"no such interface", "etcd: {endpoints: [\"http://10.9.0.101:2379\"]}\ninterface: eth9\n" + quick("10.8.1.1"), "interface eth9: ", 3},
 		{"misspelt key", "etdc: {}\n" + quick("10.8.1.1"), "field etdc not found", 1},
-		{"no address", "etcd: {endpoints: [\"http://10.9.0.254:2379\"]}\n", "write `addresses:", 1},
+		{"no address", "etcd: {endpoints: [\"http://10.9.0.101:2379\"]}\n", "write `addresses:", 1},
 		{"not IPv4", quick("2001:db8::1"), "ARP is IPv4's", 1},
 		{"twice", quick("10.8.1.1", "10.8.1.0/30"), "10.8.1.1 stands there twice", 1},
 		{"policy without the set", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), `it has no set "vips"`, 3},
@@ -82,7 +82,7 @@ func TestRefused(t *testing.T) {
 	t.Run("two agents with one name", func(t *testing.T) {
 		must(t, n.Start())
 		n.says(t, "holding addresses")
-		must(t, os.WriteFile(other.Config, []byte("node: n1\ninterface: eth0\netcd: {endpoints: [\"http://10.9.0.254:2379\"]}\n"+o.Config), 0o600))
+		must(t, os.WriteFile(other.Config, []byte("node: n1\ninterface: eth0\netcd: {endpoints: [\"http://10.9.0.101:2379\"]}\n"+o.Config), 0o600))
 		began := cluster.BootTime()
 		must(t, other.Start())
 		other.says(t, "another agent has this node's name: n1")

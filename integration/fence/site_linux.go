@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -33,10 +34,11 @@ type Options struct {
 type Site struct {
 	Options
 	Dir      string
-	Hub      *lab.Namespace // both bridges, the servers of etcd
+	Hub      *lab.Namespace // all bridges
 	Client   *lab.Namespace
 	Nodes    []*Node
 	Members  []*Process
+	member   []*lab.Namespace
 	Observer *lab.Observer
 	bpffs    string
 	close    []func()
@@ -55,6 +57,8 @@ type Node struct {
 }
 
 const hubAddress = "10.9.0.254"
+
+func memberAddress(i int) string { return fmt.Sprintf("10.9.0.%d", 101+i) }
 
 // New makes a site with its etcd, and no agents yet. The caller closes it.
 func New(o Options) (s *Site, err error) {
@@ -97,6 +101,20 @@ func (s *Site) wire() (err error) {
 	if err := s.Hub.Bridge("control", hubAddress+"/24"); err != nil {
 		return err
 	}
+	// An island is for those who are cut off together.
+	if err := s.Hub.Bridge("island", ""); err != nil {
+		return err
+	}
+	for i := range s.Options.Members {
+		ns, err := lab.NewNamespace()
+		if err != nil {
+			return err
+		}
+		s.member = append(s.member, ns)
+		if _, err := s.Hub.Plug("control", fmt.Sprintf("m%d", i), ns, "etcd0", memberAddress(i)+"/24"); err != nil {
+			return err
+		}
+	}
 	if _, err := s.Hub.Plug("segment", "client", s.Client, "eth0", "10.8.0.200/16"); err != nil {
 		return err
 	}
@@ -138,7 +156,7 @@ func (n *Node) Configure(more string) error {
 // Endpoints are those of etcd.
 func (s *Site) Endpoints() (list []string) {
 	for i := range s.Options.Members {
-		list = append(list, fmt.Sprintf("http://%s:%d", hubAddress, 2379+10*i))
+		list = append(list, fmt.Sprintf("http://%s:2379", memberAddress(i)))
 	}
 	return list
 }
@@ -146,7 +164,7 @@ func (s *Site) Endpoints() (list []string) {
 // StartMember starts a server of etcd, with the data it had.
 func (s *Site) StartMember(i int) (err error) {
 	var cluster []string
-	peer := func(i int) string { return fmt.Sprintf("http://%s:%d", hubAddress, 2380+10*i) }
+	peer := func(i int) string { return fmt.Sprintf("http://%s:2380", memberAddress(i)) }
 	for j := range s.Options.Members {
 		cluster = append(cluster, fmt.Sprintf("m%d=%s", j, peer(j)))
 	}
@@ -154,8 +172,32 @@ func (s *Site) StartMember(i int) (err error) {
 	args := append([]string{"--name", fmt.Sprintf("m%d", i), "--data-dir", join(s.Dir, fmt.Sprintf("m%d", i)),
 		"--listen-client-urls", at, "--advertise-client-urls", at, "--listen-peer-urls", peer(i), "--initial-advertise-peer-urls", peer(i),
 		"--initial-cluster", strings.Join(cluster, ","), "--unsafe-no-fsync", "--log-level", "warn"}, s.Flags...)
-	s.Members[i], err = start(s.Hub, join(s.Dir, fmt.Sprintf("m%d.log", i)), s.Etcd, args...)
+	s.Members[i], err = start(s.member[i], join(s.Dir, fmt.Sprintf("m%d.log", i)), s.Etcd, args...)
 	return err
+}
+
+// Island moves ports from the network that leads to etcd to an island, or back.
+func (s *Site) Island(on bool, ports ...string) error {
+	name := "control"
+	if on {
+		name = "island"
+	}
+	return s.Hub.Do(func() error {
+		bridge, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, p := range ports {
+			link, err := netlink.LinkByName(p)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetMaster(link, bridge); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Ask has a client of etcd do something, in the hub.
@@ -294,7 +336,7 @@ func (s *Site) Close() {
 			n.NS.Close()
 		}
 	}
-	for _, ns := range []*lab.Namespace{s.Client, s.Hub} {
+	for _, ns := range append(s.member, s.Client, s.Hub) {
 		if ns != nil {
 			ns.Close()
 		}
