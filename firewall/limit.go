@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"sync"
 
@@ -70,21 +71,14 @@ func keysPerLimit(rules []*Rule) int {
 // whether there was one. A frame without the fields the limit is keyed by has
 // none.
 func (l *limiter) take(p *filter.Packet, consume bool) bool {
-	var buf [keyBytes * 2]byte
-	b, now, ok := buf[:0], p.Meta.Time, false
+	now := p.Meta.Time
 	if now == 0 {
 		now = bootTime()
 	}
-	for _, f := range l.limit.Per {
-		v, present := f.Value(p, 0)
-		if !present {
-			return false
-		}
-		if b, ok = appendKey(b, f.Type, v, whole(f.Type)); !ok {
-			return false
-		}
+	key, ok := l.key(p)
+	if !ok {
+		return false
 	}
-	key := maphash.Bytes(l.seed, b)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.find(key, now)
@@ -105,6 +99,27 @@ func (l *limiter) take(p *filter.Packet, consume bool) bool {
 		s.full += cost
 	}
 	return true
+}
+
+// key is a hash of the frame's fields, of texts of any length.
+func (l *limiter) key(p *filter.Packet) (uint64, bool) {
+	var h maphash.Hash
+	h.SetSeed(l.seed)
+	for _, f := range l.limit.Per {
+		v, present := f.Value(p, 0)
+		if !present {
+			return 0, false
+		}
+		var head [8]byte
+		if f.Type.Numeric() {
+			binary.BigEndian.PutUint64(head[:], v.Num)
+		} else {
+			binary.BigEndian.PutUint64(head[:], uint64(len(v.Bytes)))
+		}
+		h.Write(head[:])
+		h.Write(v.Bytes)
+	}
+	return h.Sum64(), true
 }
 
 // find gives the key's slot, or else a free one, or else nil. A table of one

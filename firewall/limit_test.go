@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/postern-fw/postern/firewall/filter"
@@ -89,6 +90,22 @@ func TestKeysPerLimit(t *testing.T) {
 		}
 		if got := keysPerLimit(rules); got != c.want {
 			t.Errorf("%d keyed limits: %d keys each, want %d", c.rules, got, c.want)
+		}
+	}
+}
+
+// TestLimitLongText: a text keys a limit whatever its length.
+func TestLimitLongText(t *testing.T) {
+	f := mustNew(t, "policy: p\nrules:\n  - {name: a, match: arp, limit: {rate: 1/s, burst: 1, per: sender.cgroup}, verdict: accept}\n")
+	long := "/kubepods.slice/" + strings.Repeat("x", 200)
+	for _, c := range []struct {
+		cgroup string
+		want   Verdict
+	}{{long, Accept}, {long, Drop}, {long + "y", Accept}, {"/", Accept}} {
+		var p filter.Packet
+		p.Decode(from(1), filter.Meta{Time: 1e9, Sender: &filter.Sender{Cgroup: c.cgroup}})
+		if got := f.Classify(&p).Verdict; got != c.want {
+			t.Errorf("%.40s: %v, want %v", c.cgroup, got, c.want)
 		}
 	}
 }

@@ -118,9 +118,9 @@ type Limit struct {
 
 // SetDecl declares a named set.
 type SetDecl struct {
-	Name     string
-	Types    []filter.Type
-	Bits     []int // width of a number, 0 for 64
+	Name  string
+	Types []filter.Type
+	Bits  []int // width of a number, 0 for 64
 	// Size is how many elements there is to be room for in the kernel, each prefix of a
 	// range counted; 0 leaves it to the engine.
 	Size     uint32
@@ -153,5 +153,7 @@ type Test struct {
 	Iface       string
 	IfaceMAC    [6]byte
 	HasIfaceMAC bool
-	Line        int
+	// Ingress is `iface.ingress`: the frame comes in.
+	Ingress bool
+	Line    int
 }

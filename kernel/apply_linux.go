@@ -88,7 +88,7 @@ func (s *session) prepare(st state, policy *firewall.Policy, src Source, o Apply
 	opt := bpf.Options{Generation: uint32(g.Generation)}
 	var all []bpf.Variant
 	all, g.Gate = variants(policy, g.Auto, g.Until != 0 || st.pending)
-	opt.Gate, opt.AllSenders, opt.PerInterface, opt.Also = all[0].Gate, all[0].AllSenders, all[0].PerInterface, all[1:]
+	opt.Gate, opt.AllSenders, opt.PerInterface, opt.Ingress, opt.Also = all[0].Gate, all[0].AllSenders, all[0].PerInterface, all[0].Ingress, all[1:]
 	if st.current != nil {
 		old, err := st.current.parse()
 		if err != nil {

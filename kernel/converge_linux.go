@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -291,7 +292,7 @@ func atTC(g *generation, list []door) map[tcKey]*ebpf.Program {
 	m := map[tcKey]*ebpf.Program{}
 	for _, d := range list {
 		if d.hook == firewall.HookTC {
-			m[tcKey{d.index, d.direction}] = g.engine.ProgramOf(bpf.Variant{AllSenders: d.all})
+			m[tcKey{d.index, d.direction}] = g.engine.ProgramOf(d.variant())
 		}
 	}
 	return m
@@ -342,16 +343,21 @@ func (h *hooks) gateDevices(policies [2]*firewall.Policy, prefixes bool) (list [
 	return list
 }
 
+// gatePriority puts the gate's chains behind everybody else's: netfilter does not see a frame again
+// that was led to the inspection device and let go, and other people's filters are to
+// see all that they saw before.
+const gatePriority = math.MaxInt32
+
 // installGate leads frames to the inspection device, or no longer.
 func (h *hooks) installGate(policies [2]*firewall.Policy) error {
 	g := h.session.gate()
 	if h.inspection == 0 {
 		return g.Remove()
 	}
-	err := g.Install(gate.Config{Devices: h.gateDevices(policies, true)})
+	err := g.Install(gate.Config{Devices: h.gateDevices(policies, true), Priority: gatePriority})
 	if errors.Is(err, gate.ErrNotSupported) {
 		// Perhaps the kernel knows no prefixes.
-		err = g.Install(gate.Config{Devices: h.gateDevices(policies, false)})
+		err = g.Install(gate.Config{Devices: h.gateDevices(policies, false), Priority: gatePriority})
 	}
 	return err
 }

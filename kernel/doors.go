@@ -115,6 +115,11 @@ func followed(pattern string, hook firewall.Hook, prefixes bool) bool {
 	return hook == firewall.HookGate && !strings.ContainsAny(prefix, `*?[\`) && (prefixes || !star)
 }
 
+// variant is the program for a tc hook.
+func (d door) variant() bpf.Variant {
+	return bpf.Variant{AllSenders: d.all, Ingress: d.direction == firewall.Ingress}
+}
+
 // variants are the programs that a policy needs, and which of them is the gate's. each is true
 // where the gate's program must go by the interface.
 func variants(p *firewall.Policy, auto firewall.Hook, each bool) (list []bpf.Variant, ofGate *bpf.Variant) {
@@ -123,8 +128,11 @@ func variants(p *firewall.Policy, auto firewall.Hook, each bool) (list []bpf.Var
 		switch {
 		case g.Direction == firewall.Egress && hookOf(g, auto) == firewall.HookGate:
 			senders[g.AllSenders] = true
-		case !slices.Contains(list, bpf.Variant{AllSenders: g.AllSenders}):
-			list = append(list, bpf.Variant{AllSenders: g.AllSenders})
+		default:
+			v := door{all: g.AllSenders, direction: g.Direction}.variant()
+			if !slices.Contains(list, v) {
+				list = append(list, v)
+			}
 		}
 	}
 	// An interface that two guards name may be at the gate or at tc with either's senders.

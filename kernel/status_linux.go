@@ -9,7 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/postern-fw/postern/firewall"
-	"github.com/postern-fw/postern/kernel/bpf"
 	"github.com/postern-fw/postern/kernel/gate"
 )
 
@@ -138,7 +137,7 @@ func (s *session) tcFault(st state, d door, i *Interface) {
 		i.Fault = err.Error()
 	case !a.Attached:
 		i.Fault = "no program is attached"
-	case !st.pending && !isProgram(st.current.engine.ProgramOf(bpf.Variant{AllSenders: d.all}), a.Program):
+	case !st.pending && !isProgram(st.current.engine.ProgramOf(d.variant()), a.Program):
 		i.Fault = fmt.Sprintf("another program is attached (id %d)", a.Program)
 	case len(a.Before) > 0:
 		// It may let everything pass, or nothing.

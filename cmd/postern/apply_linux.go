@@ -45,6 +45,7 @@ engine cannot do, 3 if the machine refused; then nothing has changed.`,
 				return ioError(newJSON(t.out).Encode(s))
 			}
 			t.warn(s)
+			t.tellRun()
 			_, err = fmt.Fprintln(t.out, inForce(s, t.machine.now()))
 			return ioError(err)
 		},
@@ -85,6 +86,14 @@ func pending(p *kernel.Pending, now time.Time) string {
 	return fmt.Sprintf("was not confirmed: the kernel went back to %s", before)
 }
 
+// tellRun says who will undo what was done.
+func (t *term) tellRun() {
+	if c, err := t.machine.client(); err == nil {
+		fmt.Fprintf(t.errs, "postern: process %d (postern run) puts its own policy in force again when its file changes, or at SIGHUP\n", c.PID)
+		c.Close()
+	}
+}
+
 // warn says what is not as the policy wants it.
 func (t *term) warn(s *kernel.Status) {
 	for _, w := range s.Warnings {
@@ -113,7 +122,7 @@ waiting for its time to be up. Exit code 1 if nothing waits to be confirmed.`,
 }
 
 func newFlush(t *term) *cobra.Command {
-	cmd := t.changing(&cobra.Command{
+	return t.changing(&cobra.Command{
 		Use:   "flush",
 		Short: "Take away what is in force",
 		Long: `flush takes away all that is enforced in this network namespace: every frame may
@@ -121,13 +130,11 @@ leave. It is no error if there is nothing.`,
 		Example: "  postern flush",
 	}, func() error {
 		err := t.machine.host.Flush()
-		if c, e := t.machine.client(); err == nil && e == nil {
-			fmt.Fprintf(t.errs, "postern: process %d (postern run) puts its policy in force again when the file changes or at SIGHUP\n", c.PID)
-			c.Close()
+		if err == nil {
+			t.tellRun()
 		}
 		return err
 	})
-	return cmd
 }
 
 // changing completes a command that does one thing and then says what is in force.

@@ -32,7 +32,7 @@ type demoSend struct {
 func demoKernelPart(out io.Writer, colour paint, pair *lab.Pair, frames []demoFrame) error {
 	root, unmount, err := lab.BPFFS()
 	if err != nil {
-		return err
+		return leftOut(out, err)
 	}
 	defer unmount()
 	k := &demoKernel{pair: pair, host: kernel.Host{Root: root, NetNS: int(pair.NS[0])}}

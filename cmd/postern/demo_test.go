@@ -6,18 +6,18 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 func TestDemo(t *testing.T) {
 	if os.Geteuid() != 0 {
-		cannot(t, "needs root for network namespaces")
+		labtest.Cannot(t, "needs root for network namespaces")
 	}
 	t.Setenv(asCommand, "1") // it runs itself once more
 	var out, errs strings.Builder
@@ -41,7 +41,7 @@ func TestDemo(t *testing.T) {
 	}
 	_, kernelPart, _ := strings.Cut(out.String(), "The same policy in the kernel, for programs that know nothing of it:\n")
 	if why := kernelWithout(t); why != "" {
-		cannot(t, "only the part without the kernel was tried: "+why)
+		labtest.Cannot(t, "only the part without the kernel was tried: "+why)
 	}
 	for _, line := range []string{
 		`\narping\n +announcement of the own virtual address +accept +announce-own-vips +yes\n +announcement of another node's address +drop +no-foreign-arp +no`,
@@ -54,9 +54,6 @@ func TestDemo(t *testing.T) {
 			t.Errorf("no line like %q in\n%s", line, kernelPart)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "postern-bpffs-*")); len(left) > 0 {
-		t.Logf("bpffs of others: %v", left)
-	}
 }
 
 // TestDemoAsNobody: without root it says what it leaves out.
@@ -68,7 +65,7 @@ func TestDemoAsNobody(t *testing.T) {
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "user namespace") {
-		cannot(t, "needs unprivileged user namespaces: "+string(exit.Stderr))
+		labtest.Cannot(t, "needs unprivileged user namespaces: "+string(exit.Stderr))
 	}
 	if err != nil || !strings.Contains(string(out), "9 forged ones were refused, and none arrived.") ||
 		!strings.Contains(string(out), "Left out without root: the same policy in the kernel") {

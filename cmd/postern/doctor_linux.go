@@ -79,7 +79,7 @@ func (t *term) writeDiagnosis(d *kernel.Diagnosis) error {
 		}
 	}
 	for _, i := range d.Interfaces {
-		fmt.Fprintf(t.out, "\n%s, %s by %s, senders %s: %s\n", i.Name, i.Direction, i.Hook, i.Senders, t.interfaceState(&i))
+		fmt.Fprintf(t.out, "\n%s, %s by %s, senders %s: %s\n", graphic(i.Name), i.Direction, i.Hook, i.Senders, t.interfaceState(&i))
 		if err := t.writePaths(i.Paths); err != nil {
 			return err
 		}

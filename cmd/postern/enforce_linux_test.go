@@ -223,3 +223,40 @@ func TestFrozen(t *testing.T) {
 		f.expect("time to live of "+ttl, map[byte]bool{40: ttl == "1h"})
 	}
 }
+
+// TestEventsHandedOver: a run takes the events over from a monitor that was there before, and
+// finds them again after someone flushed.
+func TestEventsHandedOver(t *testing.T) {
+	f := newField(t)
+	file := f.policy(fieldPolicy)
+	f.does("apply", "-f", file)
+	var out, errs output
+	ctx, interrupt := context.WithCancel(t.Context())
+	before, code := f.term(newTerm(strings.NewReader(""), &out, &errs)), make(chan int)
+	go func() { code <- before.run(ctx, []string{"monitor"}) }()
+	eventually(t, "the monitor sees events", func() bool { f.send(11); return out.String() != "" })
+	r := f.run("-f", file)
+	eventually(t, "run waits", func() bool { return strings.Contains(r.errs.String(), "events are told to another process") })
+	interrupt()
+	if code := <-code; code != 0 {
+		t.Errorf("the monitor: %d: %s", code, errs.String())
+	}
+	eventually(t, "run sees events", func() bool { f.send(11); return r.out.String() != "" })
+	f.does("flush")
+	f.expect("flushed", map[byte]bool{11: true})
+	c, err := control.Dial(control.Path(f.sockets, fieldCookie(f)))
+	must(t, err)
+	defer c.Close()
+	_, err = c.Reload(t.Context())
+	must(t, err)
+	f.expect("put in force again", map[byte]bool{11: false})
+	seen := r.out.String()
+	eventually(t, "run sees events again", func() bool { f.send(11); return r.out.String() != seen })
+}
+
+func fieldCookie(f *field) uint64 {
+	f.t.Helper()
+	cookie, err := f.host.Cookie()
+	must(f.t, err)
+	return cookie
+}

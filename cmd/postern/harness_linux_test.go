@@ -13,19 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 	"github.com/postern-fw/postern/kernel"
 	"github.com/postern-fw/postern/kernel/bpf"
 	"github.com/postern-fw/postern/kernel/gate"
 )
-
-// cannot skips on a laptop and fails in CI.
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // kernelWithout says what this kernel, or this process, lacks for enforcement; "" if nothing.
 func kernelWithout(t testing.TB) string {
@@ -63,7 +55,7 @@ type field struct {
 func newField(t testing.TB) *field {
 	t.Helper()
 	if why := kernelWithout(t); why != "" {
-		cannot(t, why)
+		labtest.Cannot(t, why)
 	}
 	p, err := lab.New()
 	must(t, err)

@@ -10,12 +10,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 // TestMachineRefuses: what a machine lacks is named, with its remedy.
 func TestMachineRefuses(t *testing.T) {
 	if why := kernelWithout(t); why != "" {
-		cannot(t, why)
+		labtest.Cannot(t, why)
+	}
+	for name, debian := range map[string]string{"nft": "nftables", "setpriv": "util-linux", "unshare": "util-linux", "mount": "mount"} {
+		labtest.Tool(t, name, debian)
 	}
 	exe, err := os.Executable()
 	must(t, err)
@@ -41,6 +46,8 @@ func TestMachineRefuses(t *testing.T) {
 			[]string{"permission denied", "remedy: run as root: this process has no CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"}},
 		{"another user with CAP_NET_ADMIN", "", func(cmd *exec.Cmd) { asNobody(cmd, unix.CAP_NET_ADMIN) },
 			[]string{"permission denied", "remedy: run as root: this process has no CAP_BPF, CAP_PERFMON"}},
+		{"root without CAP_PERFMON", "", after("mount -t bpf bpf /sys/fs/bpf && exec setpriv --bounding-set=-all,+bpf,+net_admin"),
+			[]string{"remedy: run as root: this process has no CAP_PERFMON"}},
 		{"ip netns exec", "", after("mount -t sysfs sysfs /sys && exec"),
 			[]string{"/sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf", "inside `ip netns exec`", "nsenter --net="}},
 		{"no cgroup2", "seal: /\n", after("mount -t bpf bpf /sys/fs/bpf && umount -a -t cgroup2 && exec"),

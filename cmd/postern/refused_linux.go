@@ -40,7 +40,11 @@ func (t *term) refused(err error) error {
 			code = exitNo
 		}
 	}
-	if r := remedy(err); r != "" {
+	r := remedy(err)
+	if r == "" && code == exitMachine {
+		r = missing() // whatever else the kernel says then
+	}
+	if r != "" {
 		err = fmt.Errorf("%w\nremedy: %s", err, r)
 	}
 	return &exitError{code, err}
@@ -104,30 +108,40 @@ func remedy(err error) string {
 	return ""
 }
 
-// needed are the capabilities without which nothing can be put in force.
+// needed are the capabilities without which nothing can be put in force: the kernel lets a
+// program of ours ask for the sender's name with CAP_PERFMON only. CAP_SYS_ADMIN serves
+// for those that were once part of it.
 var needed = []struct {
-	bit  uint
 	name string
-}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_PERFMON, "CAP_PERFMON"}}
+	bits uint64
+}{
+	{"CAP_BPF", 1<<unix.CAP_BPF | 1<<unix.CAP_SYS_ADMIN},
+	{"CAP_NET_ADMIN", 1 << unix.CAP_NET_ADMIN},
+	{"CAP_PERFMON", 1<<unix.CAP_PERFMON | 1<<unix.CAP_SYS_ADMIN},
+}
 
 const outside = "run outside of the user namespace: eBPF programs cannot be loaded in one"
 
-// rights says which of them this process lacks.
+// rights says which of them this process lacks, or that a user namespace gives them.
 func rights() string {
-	var missing []string
+	if m := missing(); m != "" || !inUserNamespace() {
+		return m // else a security module, or something that the error names
+	}
+	return outside
+}
+
+func missing() string {
+	var names []string
 	have := capabilities()
 	for _, c := range needed {
-		if have&(1<<c.bit) == 0 {
-			missing = append(missing, c.name)
+		if have&c.bits == 0 {
+			names = append(names, c.name)
 		}
 	}
-	switch {
-	case len(missing) > 0:
-		return "run as root: this process has no " + strings.Join(missing, ", ")
-	case inUserNamespace():
-		return outside
+	if names == nil {
+		return ""
 	}
-	return "" // a security module, or something else that the error names
+	return "run as root: this process has no " + strings.Join(names, ", ")
 }
 
 // capabilities are those in force for this process, a bit each.

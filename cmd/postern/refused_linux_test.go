@@ -105,14 +105,14 @@ func TestRights(t *testing.T) {
 		}
 		said <- rights()
 	}
-	go without(unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
+	go without(unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN)
 	if got := <-said; got != "run as root: this process has no CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON" {
 		t.Errorf("without any right: %q", got)
 	}
 	if os.Geteuid() != 0 {
 		return
 	}
-	go without(unix.CAP_BPF)
+	go without(unix.CAP_BPF, unix.CAP_SYS_ADMIN)
 	if got := <-said; got != "run as root: this process has no CAP_BPF" {
 		t.Errorf("without CAP_BPF: %q", got)
 	}

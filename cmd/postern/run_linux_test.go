@@ -3,11 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,11 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/internal/control"
-	"github.com/postern-fw/postern/kernel"
 )
 
 const (
@@ -289,117 +284,8 @@ func TestRunControl(t *testing.T) {
 	if code, _, errs := r.command("run", "-f", r.file); code != exitMachine || !strings.Contains(errs, fmt.Sprintf("process %d is the postern run of this network namespace", os.Getpid())) {
 		t.Errorf("a second one: %d: %s", code, errs)
 	}
-	if code, _, errs := r.command("flush"); code != 0 || !strings.Contains(errs, "(postern run) puts its policy in force again") {
+	if code, _, errs := r.command("flush"); code != 0 || !strings.Contains(errs, "(postern run) puts its own policy in force again") {
 		t.Errorf("flush: %d: %s", code, errs)
-	}
-}
-
-// All monitors see what run sees, each event once, and run prints it.
-func TestRunEvents(t *testing.T) {
-	r := startRun(t, onePolicy)
-	type outcome struct {
-		code      int
-		out, errs string
-	}
-	const monitors = 3
-	done := make(chan outcome)
-	for range monitors {
-		go func() {
-			code, out, errs := r.command("monitor", "-n", "3", "--json")
-			done <- outcome{code, out, errs}
-		}()
-	}
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		for n := uint64(1); ; n++ {
-			e := someEvents()[0]
-			e.Cookie = n
-			select {
-			case r.events <- e:
-				time.Sleep(time.Millisecond)
-			case <-stop:
-				return
-			}
-		}
-	}()
-	for range monitors {
-		o := <-done
-		var first, n uint64
-		for line := range strings.Lines(o.out) {
-			var e control.Event
-			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				t.Fatal(err)
-			}
-			if first == 0 {
-				first = e.Sender.Cookie
-			}
-			if e.Sender.Cookie != first+n {
-				t.Errorf("event %d after %d", e.Sender.Cookie, first+n-1)
-			}
-			n++
-		}
-		if o.code != 0 || n != 3 || o.errs != "" {
-			t.Errorf("%+v", o)
-		}
-	}
-	for !strings.Contains(r.out.String(), "drop     no-foreign-arp  eth0  ARP who-has") {
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// A monitor ends at an interrupt, which is no failure; when run ends it says so.
-func TestMonitorEnds(t *testing.T) {
-	r := startRun(t, onePolicy)
-	ctx, interrupt := context.WithCancel(t.Context())
-	var out, errs output
-	monitor := func(ctx context.Context) chan int {
-		term, code := newTerm(strings.NewReader(""), &out, &errs), make(chan int, 1)
-		r.around(r.sockets)(term)
-		go func() { code <- term.run(ctx, []string{"monitor"}) }()
-		for before := out.String(); out.String() == before; time.Sleep(time.Millisecond) {
-			r.events <- someEvents()[0]
-		}
-		return code
-	}
-	first := monitor(ctx)
-	interrupt()
-	if code := <-first; code != 0 {
-		t.Errorf("interrupted: %d: %s", code, errs.String())
-	}
-	second := monitor(t.Context())
-	r.end()
-	if code := <-second; code != exitMachine || !strings.Contains(errs.String(), "which handed on the events, has ended") {
-		t.Errorf("run ended: %d: %s", code, errs.String())
-	}
-}
-
-// Whoever floods the wire does not flood the journal.
-func TestRunPrintsSome(t *testing.T) {
-	var out, errs output
-	r := &runner{t: newTerm(nil, &out, &errs), log: newLog(&errs)}
-	events, second := r.hub.Read(), make(chan time.Time)
-	ctx, end := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- r.printSome(ctx, events, second) }()
-	for range 2 {
-		for range perSecond + 10 {
-			r.hub.Publish(someEvents()[0])
-		}
-		for len(events.Events) > 0 {
-			time.Sleep(time.Millisecond)
-		}
-		second <- time.Time{}
-	}
-	end()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if n := strings.Count(out.String(), "\n"); n != 2*perSecond {
-		t.Errorf("%d lines", n)
-	}
-	if n := strings.Count(errs.String(), "more=10\n"); n != 2 {
-		t.Error(errs.String())
 	}
 }
 
@@ -462,87 +348,4 @@ func TestRunWatchdog(t *testing.T) {
 	r := startRun(t, onePolicy)
 	r.told("WATCHDOG=1")
 	r.told("WATCHDOG=1")
-}
-
-// scrape reads the metrics at the UNIX socket that the arguments name.
-func (r *running) scrape() string {
-	r.t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", r.metrics)
-	}}}
-	defer client.CloseIdleConnections()
-	resp, err := client.Get("http://postern/metrics")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		r.t.Fatalf("%s, %v\n%s", resp.Status, err, b)
-	}
-	return string(b)
-}
-
-func TestMetrics(t *testing.T) {
-	f := newFake()
-	text, err := os.ReadFile("testdata/sets.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := &reloadCount{}
-	c := &collector{f, count}
-	if n := testutil.CollectAndCount(c); n != 3 { // lost events and the reloads
-		t.Errorf("%d metrics while nothing is in force", n)
-	}
-	if _, err := f.Apply(kernel.Source{Name: "sets.yaml", Text: text}, kernel.ApplyOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	// Two guards of one interface are one, and as good as the worse of them.
-	f.status.Interfaces = append(f.status.Interfaces, kernel.Interface{Name: "eth0", Direction: "egress"}, kernel.Interface{Name: "eth0", Direction: "ingress", Guarded: true})
-	f.status.LostEvents = 12
-	count.done.Add(3)
-	const want = `
-# HELP postern_events_lost_total Events that found no room.
-# TYPE postern_events_lost_total counter
-postern_events_lost_total 12
-# HELP postern_interface_guarded 1 if the interface is guarded, 0 if the policy wants it to be and it is not.
-# TYPE postern_interface_guarded gauge
-postern_interface_guarded{direction="egress",interface="eth0"} 0
-postern_interface_guarded{direction="ingress",interface="eth0"} 1
-# HELP postern_policy_info The policy in force, if there is one.
-# TYPE postern_policy_info gauge
-postern_policy_info{file="sets.yaml",policy="sets"} 1
-# HELP postern_reloads_failed_total Policy files that were not put in force, which left the one before.
-# TYPE postern_reloads_failed_total counter
-postern_reloads_failed_total 0
-# HELP postern_reloads_total Policies put in force by postern run after its first.
-# TYPE postern_reloads_total counter
-postern_reloads_total 3
-# HELP postern_rule_bytes_total Bytes of the frames that matched a rule.
-# TYPE postern_rule_bytes_total counter
-postern_rule_bytes_total{rule="default"} 0
-postern_rule_bytes_total{rule="leased"} 42
-postern_rule_bytes_total{rule="malformed"} 420
-# HELP postern_rule_frames_total Frames that matched a rule; the default and malformed frames count as rules.
-# TYPE postern_rule_frames_total counter
-postern_rule_frames_total{rule="default"} 0
-postern_rule_frames_total{rule="leased"} 1
-postern_rule_frames_total{rule="malformed"} 7
-# HELP postern_set_elements Elements of a set.
-# TYPE postern_set_elements gauge
-postern_set_elements{set="leases"} 0
-postern_set_elements{set="names"} 0
-postern_set_elements{set="vips"} 2
-`
-	if err := testutil.CollectAndCompare(c, strings.NewReader(want)); err != nil {
-		t.Error(err)
-	}
-	problems, err := testutil.CollectAndLint(c)
-	if err != nil || len(problems) > 0 {
-		t.Errorf("%v, %v", problems, err)
-	}
-	f.refuses = unix.EIO
-	if err := testutil.CollectAndCompare(c, strings.NewReader(want)); err == nil {
-		t.Error("a machine that does not answer is no machine without frames")
-	}
 }

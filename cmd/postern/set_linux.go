@@ -2,8 +2,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/csv"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,6 +143,7 @@ func (t *term) listSet(name string, asJSON bool) error {
 	if err != nil {
 		return t.refused(err)
 	}
+	slices.SortFunc(elements, func(a, b kernel.Element) int { return slices.CompareFunc(a.Text, b.Text, compareParts) })
 	out := bufio.NewWriter(t.out)
 	enc := newJSON(out)
 	for i := range elements {
@@ -153,6 +157,17 @@ func (t *term) listSet(name string, asJSON bool) error {
 		}
 	}
 	return ioError(out.Flush())
+}
+
+// compareParts orders addresses, prefixes and ranges by their first address.
+func compareParts(a, b string) int {
+	first := func(s string) netip.Addr {
+		s, _, _ = strings.Cut(s, "/")
+		s, _, _ = strings.Cut(s, "..")
+		addr, _ := netip.ParseAddr(s) // the zero Addr comes first
+		return addr
+	}
+	return cmp.Or(first(a).Compare(first(b)), strings.Compare(a, b))
 }
 
 func elementLine(e *kernel.Element) string {

@@ -129,7 +129,7 @@ func (t *term) writeInterfaces(s *kernel.Status) error {
 		fmt.Fprintf(w, "\nINTERFACE\tDIRECTION\tSENDERS\tHOOK\tSTATE\n")
 	}
 	for _, i := range s.Interfaces {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", i.Name, i.Direction, i.Senders, i.Hook, t.interfaceState(&i))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", graphic(i.Name), i.Direction, i.Senders, i.Hook, t.interfaceState(&i))
 	}
 	if len(s.Seals) > 0 {
 		fmt.Fprintf(w, "\nSEALED CGROUP\tSTATE\n")

@@ -37,6 +37,9 @@ var metaFields = []Field{
 	computed("iface.mac", TypeMAC, 0, "beside the bytes", "the guarded interface's own address", func(p *Packet) (Value, bool) {
 		return Value{Num: wireNumber(p.Meta.IfaceMAC[:])}, p.Meta.HasIfaceMAC
 	}),
+	computed("iface.ingress", TypeBool, 0, "beside the bytes", "the frame comes in by the guarded interface", func(p *Packet) (Value, bool) {
+		return Value{Num: 1}, p.Meta.Ingress
+	}),
 }
 
 // stringValue is a string's own bytes, which nobody may change: a copy would allocate.

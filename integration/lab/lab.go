@@ -36,25 +36,41 @@ func New() (p *Pair, err error) {
 			return nil, fmt.Errorf("lab: network namespace: %w", err)
 		}
 	}
-	err = p.Do(0, func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "near"
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far", PeerNamespace: netlink.NsFd(p.NS[1])})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lab: veth pair: %w", err)
-	}
-	for i, name := range []string{"near", "far"} {
-		if err := p.Do(i, func() error { return p.up(i, name) }); err != nil {
-			return nil, fmt.Errorf("lab: %s: %w", name, err)
-		}
-	}
-	for i := range p.NS {
-		if err := p.Do(i, func() error { return running(p.Ifi[i].Name) }); err != nil {
-			return nil, fmt.Errorf("lab: %w", err)
-		}
+	if err := p.wire("near", "far"); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
 	}
 	return p, nil
+}
+
+// Add adds a device to namespace i, and sets it up.
+func (p *Pair) Add(i int, link netlink.Link) (ifi *net.Interface, err error) {
+	name := link.Attrs().Name
+	err = p.Do(i, func() error {
+		if err := netlink.LinkAdd(link); err != nil {
+			return err
+		}
+		added, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(added); err != nil {
+			return err
+		}
+		ifi, err = net.InterfaceByName(name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: %s %s: %w", link.Type(), name, err)
+	}
+	return ifi, nil
+}
+
+// Running waits until a device of namespace i, of a kind that tells of its carrier, can send.
+func (p *Pair) Running(i int, name string) error {
+	if err := p.Do(i, func() error { return running(name) }); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
 }
 
 // running waits until the kernel has seen the carrier (linkwatch_do_dev): before
@@ -135,21 +151,7 @@ func create() (netns.NsHandle, error) {
 // it: an ifb that nothing is redirected to (ifb_xmit). Unlike dummy, kernels that
 // can run the gate have it.
 func (p *Pair) Sink(i int, name string) (ifi *net.Interface, err error) {
-	err = p.Do(i, func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		link := &netlink.Ifb{LinkAttrs: attrs}
-		if err := netlink.LinkAdd(link); err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		ifi, err = net.InterfaceByName(name)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lab: sink %s: %w", name, err)
-	}
-	return ifi, nil
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	return p.Add(i, &netlink.Ifb{LinkAttrs: attrs})
 }

@@ -2,99 +2,80 @@ package matrix
 
 import (
 	"encoding/binary"
-	"errors"
-	"os"
+	"fmt"
 	"testing"
 	"time"
-
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/integration/lab"
 )
 
-// receiver copies all frames that arrive at the far device. It is an XDP program in the
-// driver, since packet sockets do not see what an ifb sent on (skb_skip_tc_classify in
-// __netif_receive_skb_core), nor generic XDP what was redirected
-// (netif_receive_generic_xdp).
+// receiver sees all frames that arrive at the far device.
 type receiver struct {
-	t      testing.TB
-	frames *ringbuf.Reader
+	*lab.Receiver
+	p *lab.Pair
+	// end sends the frame that ends a batch, by an AF_XDP socket at the near device: no
+	// egress hook sees it, and veth's queue keeps the order.
+	end func(frame []byte) error
+	own *xsk
+	n   uint64
+	// inner is what of an arriving frame counts; nil for all of it.
+	inner func([]byte) []byte
 }
-
-// room is for a frame and, before it, its length.
-const room = 2048
 
 func receive(t testing.TB, p *lab.Pair) *receiver {
 	t.Helper()
-	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 4 << 20})
-	must(t, err)
-	t.Cleanup(func() { events.Close() })
-	scratch, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: room, MaxEntries: 1})
-	must(t, err)
-	t.Cleanup(func() { scratch.Close() })
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, License: "GPL", Instructions: arrival(events, scratch)})
-	must(t, err)
-	t.Cleanup(func() { program.Close() })
-	must(t, p.Do(1, func() error {
-		l, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: p.Ifi[1].Index, Flags: link.XDPDriverMode})
-		if err == nil {
-			t.Cleanup(func() { l.Close() })
-		}
-		return err
-	}))
-	r, err := ringbuf.NewReader(events)
+	r := &receiver{p: p}
+	var err error
+	r.Receiver, err = p.Receive(1)
 	must(t, err)
 	t.Cleanup(func() { r.Close() })
-	return &receiver{t, r}
+	must(t, r.listen())
+	t.Cleanup(r.pause)
+	return r
 }
 
-func arrival(events, scratch *ebpf.Map) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
-		asm.LoadMapPtr(asm.R1, scratch.FD()), asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "pass"),
-		asm.Mov.Reg(asm.R7, asm.R0),
-		asm.Mov.Reg(asm.R1, asm.R6), asm.FnXdpGetBuffLen.Call(),
-		asm.JGT.Imm(asm.R0, room-8, "pass"),
-		asm.JLT.Imm(asm.R0, 1, "pass"),
-		asm.StoreMem(asm.R7, 0, asm.R0, asm.DWord),
-		asm.Mov.Reg(asm.R4, asm.R0),
-		asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, 0),
-		asm.Mov.Reg(asm.R3, asm.R7), asm.Add.Imm(asm.R3, 8),
-		asm.FnXdpLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "pass"),
-		asm.LoadMapPtr(asm.R1, events.FD()),
-		asm.Mov.Reg(asm.R2, asm.R7), asm.Mov.Imm(asm.R3, room), asm.Mov.Imm(asm.R4, 0),
-		asm.FnRingbufOutput.Call(),
-		asm.Mov.Imm(asm.R0, 2).WithSymbol("pass"), // XDP_PASS
-		asm.Return(),
-	}
-}
-
-// drain adds what arrived to the counts, until nothing came for a while.
-func (r *receiver) drain(counts map[string]int) {
-	r.t.Helper()
-	for {
-		r.frames.SetDeadline(time.Now().Add(30 * time.Millisecond))
-		rec, err := r.frames.Read()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+// listen opens the socket that ends batches; pause closes it, for a device's queue
+// takes one AF_XDP socket.
+func (r *receiver) listen() error {
+	return r.p.Do(0, func() (err error) {
+		if r.own, err = newXSK(r.p.Ifi[0].Index); err == nil {
+			r.end = r.own.send
 		}
-		must(r.t, err)
-		n := binary.NativeEndian.Uint64(rec.RawSample)
-		counts[string(rec.RawSample[8:8+n])]++
+		return err
+	})
+}
+
+func (r *receiver) pause() {
+	if r.own != nil {
+		r.own.close()
+		r.own = nil
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
+// settle gives fn each frame that arrived of those that were sent before.
+func (r *receiver) settle(fn func(frame []byte)) error {
+	r.n++
+	end := make([]byte, 64)
+	copy(end, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 end of a batch")
+	binary.BigEndian.PutUint64(end[56:], r.n)
+	if err := r.end(end); err != nil {
+		return fmt.Errorf("the end of a batch: %w", err)
 	}
+	for {
+		frame, err := r.Next(10 * time.Second)
+		if err != nil {
+			return fmt.Errorf("waiting for the end of a batch: %w", err)
+		}
+		if string(frame) == string(end) {
+			break
+		}
+		if r.inner != nil {
+			frame = r.inner(frame)
+		}
+		fn(frame)
+	}
+	if n, err := r.Lost(); err != nil || n > 0 {
+		return fmt.Errorf("%d frames arrived that the receiver did not take, %v", n, err)
+	}
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 const arpPolicy = `
@@ -47,8 +48,8 @@ var (
 // arpClient is the library's client as it is on ifi, over any socket.
 func arpClient(t testing.TB, p *lab.Pair, ifi *net.Interface, c net.PacketConn) (client *arp.Client) {
 	t.Helper()
-	in(t, p, near, func() (err error) { client, err = arp.New(ifi, c); return err })
-	if err := client.SetDeadline(time.Now().Add(patience)); err != nil {
+	labtest.In(t, p, near, func() (err error) { client, err = arp.New(ifi, c); return err })
+	if err := client.SetDeadline(time.Now().Add(labtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return client
@@ -57,13 +58,13 @@ func arpClient(t testing.TB, p *lab.Pair, ifi *net.Interface, c net.PacketConn) 
 // The kernel at the far side answers a request that the policy lets out.
 func TestARPResolve(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, "192.0.2.5/24", "192.0.2.1/24")
+	p := labtest.NewPair(t, "192.0.2.5/24", "192.0.2.1/24")
 	client := arpClient(t, p, p.Ifi[near], guarded(t, p, afpacket.Raw, unix.ETH_P_ARP, arpPolicy))
 	mac, err := client.Resolve(farIP)
 	if err != nil || !slices.Equal(mac, p.Ifi[far].HardwareAddr) {
 		t.Errorf("resolved %v, %v, want %v", mac, err, p.Ifi[far].HardwareAddr)
 	}
-	if mac := cached(t, p, nearIP.AsSlice()); !slices.Equal(mac, p.Ifi[near].HardwareAddr) {
+	if mac := labtest.Cached(t, p, far, nearIP); !slices.Equal(mac, p.Ifi[near].HardwareAddr) {
 		t.Errorf("the far kernel learned %v for %v from the request", mac, nearIP)
 	}
 }
@@ -84,8 +85,8 @@ func TestARPRefused(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, "192.0.2.5/24", "192.0.2.1/24")
-			askFor(t, p, victim)
+			p := labtest.NewPair(t, "192.0.2.5/24", "192.0.2.1/24")
+			labtest.AskFor(t, p, victim)
 			tap := newTap(t, p)
 			c := guarded(t, p, afpacket.Raw, unix.ETH_P_ARP, arpPolicy)
 			mustBlock(t, test.send(t, p, c), test.rule)
@@ -96,7 +97,7 @@ func TestARPRefused(t *testing.T) {
 			if n := tap.count(t, test.arrives); n != 0 {
 				t.Errorf("%d forged frames arrived", n)
 			}
-			if mac := cached(t, p, victim.AsSlice()); mac != nil {
+			if mac := labtest.Cached(t, p, far, victim); mac != nil {
 				t.Errorf("the far kernel believes that %v is at %v", victim, mac)
 			}
 
@@ -106,25 +107,11 @@ func TestARPRefused(t *testing.T) {
 			if n := tap.count(t, test.arrives); n != 1 {
 				t.Errorf("%d forged frames arrived by an unguarded socket, want 1", n)
 			}
-			if cached(t, p, victim.AsSlice()) == nil {
+			if labtest.Cached(t, p, far, victim) == nil {
 				t.Errorf("the forged frame of an unguarded socket did no harm")
 			}
 		})
 	}
-}
-
-// askFor makes the far kernel look for ip, so that it believes whoever answers.
-func askFor(t testing.TB, p *lab.Pair, ip netip.Addr) {
-	t.Helper()
-	in(t, p, far, func() error {
-		c, err := net.Dial("udp4", netip.AddrPortFrom(ip, 9).String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte("anybody?"))
-		return err
-	})
 }
 
 // sendReply claims the victim's address.
@@ -168,34 +155,34 @@ func claim(t *testing.T) *arp.Packet {
 // though the agent on the node answers for every address asked.
 func TestArping(t *testing.T) {
 	t.Parallel()
-	arping := tool(t, "arping", "iputils-arping")
-	p := newPair(t, "192.0.2.5/24", "192.0.2.1/24")
-	if version := start(t, p, far, nil, arping, "-V"); version.ends(t) != 0 || !version.said("iputils") {
-		cannot(t, "needs iputils' tool arping, not another of that name: apt-get install iputils-arping")
+	arping := labtest.Tool(t, "arping", "iputils-arping")
+	p := labtest.NewPair(t, "192.0.2.5/24", "192.0.2.1/24")
+	if version := labtest.Start(t, p, far, nil, arping, "-V"); version.Ends(t) != 0 || !version.Said("iputils") {
+		labtest.Cannot(t, "needs iputils' tool arping, not another of that name: apt-get install iputils-arping")
 	}
-	client := arpClient(t, p, p.Ifi[near], guarded(t, p, afpacket.Raw, unix.ETH_P_ARP, example(t, "node-agent.yaml")))
+	client := arpClient(t, p, p.Ifi[near], guarded(t, p, afpacket.Raw, unix.ETH_P_ARP, labtest.Example(t, "node-agent.yaml")))
 	answers := proxyARP(client, farIP)
 
-	owned := start(t, p, far, nil, arping, "-c", "1", "-w", "5", "-I", "far", "192.0.2.10")
+	owned := labtest.Start(t, p, far, nil, arping, "-c", "1", "-w", "5", "-I", "far", "192.0.2.10")
 	mac := strings.ToUpper(p.Ifi[near].HardwareAddr.String())
-	if code := owned.ends(t); code != 0 || !owned.said("reply from 192.0.2.10 ["+mac+"]") {
-		t.Errorf("arping for an address of the node's: exit %d\n%s", code, &owned.out)
+	if code := owned.Ends(t); code != 0 || !owned.Said("reply from 192.0.2.10 ["+mac+"]") {
+		t.Errorf("arping for an address of the node's: exit %d\n%s", code, owned.Output())
 	}
 	if err := next(t, answers); err != nil {
 		t.Errorf("answer for an address of the node's: %v", err)
 	}
 
-	foreign := start(t, p, far, nil, arping, "-c", "1", "-w", "1", "-I", "far", "192.0.2.77")
+	foreign := labtest.Start(t, p, far, nil, arping, "-c", "1", "-w", "1", "-I", "far", "192.0.2.77")
 	mustBlock(t, next(t, answers), "no-foreign-arp")
-	if code := foreign.ends(t); code != 1 || !foreign.said("Received 0 response(s)") {
-		t.Errorf("arping for another's address: exit %d\n%s", code, &foreign.out)
+	if code := foreign.Ends(t); code != 1 || !foreign.Said("Received 0 response(s)") {
+		t.Errorf("arping for another's address: exit %d\n%s", code, foreign.Output())
 	}
 
 	// An agent without a guard steals it.
 	go answer(arpClient(t, p, p.Ifi[near], bare(t, p, packet.Raw, unix.ETH_P_ARP)), farIP)
-	stolen := start(t, p, far, nil, arping, "-c", "1", "-w", "5", "-I", "far", "192.0.2.77")
-	if code := stolen.ends(t); code != 0 || !stolen.said("["+mac+"]") {
-		t.Errorf("arping for another's address, answered by an unguarded socket: exit %d\n%s", code, &stolen.out)
+	stolen := labtest.Start(t, p, far, nil, arping, "-c", "1", "-w", "5", "-I", "far", "192.0.2.77")
+	if code := stolen.Ends(t); code != 0 || !stolen.Said("["+mac+"]") {
+		t.Errorf("arping for another's address, answered by an unguarded socket: exit %d\n%s", code, stolen.Output())
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 // client is the library's DHCP client over any socket; ip is its address, if it
@@ -36,21 +37,21 @@ func client(t testing.TB, p *lab.Pair, c net.PacketConn, ip net.IP, opts ...ncli
 // project hands out for such hosts; what it forges no server hears.
 func TestDHCPServers(t *testing.T) {
 	t.Parallel()
-	for _, server := range dhcpServers {
-		t.Run(server.name, func(t *testing.T) {
+	for _, server := range labtest.DHCPServers {
+		t.Run(server.Name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, "", "192.0.2.1/24")
-			running := server.start(t, p)
-			running.says(t, server.ready)
+			p := labtest.NewPair(t, "", "192.0.2.1/24")
+			running := server.Start(t, p, far)
+			running.Says(t, server.Ready)
 			tap := newTap(t, p)
-			c := guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, example(t, "dhcp-host.yaml"))
+			c := guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, labtest.Example(t, "dhcp-host.yaml"))
 			for _, forged := range forgeries {
 				mustBlock(t, discover(t, p, c, forged), forged.rule)
 			}
 			// What was sent before all this would have been heard before it.
 			leases(t, p, running, server)
 			for _, forged := range forgeries {
-				if running.said(server.heard(forged.xid)) {
+				if running.Said(server.Heard(forged.xid)) {
 					t.Errorf("%s: the server heard it", forged.name)
 				}
 			}
@@ -64,7 +65,7 @@ func TestDHCPServers(t *testing.T) {
 				if err := discover(t, p, bare(t, p, packet.Datagram, unix.ETH_P_IP), forged); errors.Is(err, unix.ENOBUFS) {
 					t.Error(err)
 				}
-				running.says(t, server.heard(forged.xid))
+				running.Says(t, server.Heard(forged.xid))
 			}
 			if n := tap.count(t, forgedFrames+" && dhcp.type == 1"); n != len(forgeries) {
 				t.Errorf("%d forged DISCOVERs arrived by an unguarded socket, want %d", n, len(forgeries))
@@ -74,9 +75,9 @@ func TestDHCPServers(t *testing.T) {
 }
 
 // leases leads a client through the life of a lease.
-func leases(t *testing.T, p *lab.Pair, running *program, server dhcpServer) {
-	policy := example(t, "dhcp-host.yaml")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func leases(t *testing.T, p *lab.Pair, running *labtest.Program, server labtest.DHCPServer) {
+	policy := labtest.Example(t, "dhcp-host.yaml")
+	ctx, cancel := context.WithTimeout(t.Context(), labtest.Patience)
 	defer cancel()
 	starting := client(t, p, guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, policy), nil)
 	xid := dhcpv4.TransactionID{0xde, 0xad, 0xbe, 0xef}
@@ -92,11 +93,11 @@ func leases(t *testing.T, p *lab.Pair, running *program, server dhcpServer) {
 		lease.ACK.IPAddressLeaseTime(0) != 10*time.Minute {
 		t.Errorf("lease %s", lease.ACK.Summary())
 	}
-	running.says(t, server.heard(xid))
+	running.Says(t, server.Heard(xid))
 	starting.Close()
 
 	// From here on it has an address, to which servers answer by way of ARP.
-	address(t, p, near, ip.String()+"/24")
+	labtest.Address(t, p, near, ip.String()+"/24")
 	bound := client(t, p, guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, policy), ip.AsSlice(),
 		nclient4.WithServerAddr(&net.UDPAddr{IP: lease.ACK.ServerIdentifier(), Port: nclient4.ServerPort}))
 	renewed, err := bound.Renew(ctx, lease)
@@ -106,13 +107,13 @@ func leases(t *testing.T, p *lab.Pair, running *program, server dhcpServer) {
 	if !renewed.ACK.YourIPAddr.Equal(lease.ACK.YourIPAddr) {
 		t.Errorf("renewed %v as %v", lease.ACK.YourIPAddr, renewed.ACK.YourIPAddr)
 	}
-	if running.said(server.released) {
-		t.Errorf("%q before the release", server.released)
+	if running.Said(server.Released) {
+		t.Errorf("%q before the release", server.Released)
 	}
 	if err := bound.Release(renewed); err != nil {
 		t.Fatalf("not released: %v", err)
 	}
-	running.says(t, server.released)
+	running.Says(t, server.Released)
 }
 
 // forgery is a DISCOVER that a host has no business with.
@@ -123,7 +124,7 @@ type forgery struct {
 }
 
 var forgeries = []forgery{
-	{"chaddr is not eth.src", "default", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd1},
+	{"chaddr is not eth.src", "no-foreign-identity", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd1},
 		dhcpv4.WithHwAddr(net.HardwareAddr{0x02, 0, 0, 0, 0xba, 0xd1})},
 	{"giaddr", "no-relay", dhcpv4.TransactionID{0xfa, 0xce, 0xba, 0xd2},
 		dhcpv4.WithGatewayIP(net.IPv4(192, 0, 2, 99))},

@@ -4,7 +4,6 @@ package programs
 
 import (
 	"net"
-	"strconv"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 // serverPolicy is for a server: it answers in its own name and does nothing else.
@@ -34,46 +34,6 @@ var (
 	serverIP = net.IPv4(192, 0, 2, 1)
 	leasedIP = net.IPv4(192, 0, 2, 77)
 )
-
-// dhcpClient is a DHCP client as people run it, at the far end.
-type dhcpClient struct {
-	name string
-	// start runs it until it has a lease, or gives up after some seconds.
-	start func(t testing.TB, p *lab.Pair, seconds int) *program
-	// gaveUp is its exit code without a lease.
-	gaveUp int
-}
-
-var dhcpClients = []dhcpClient{
-	{"udhcpc", startUdhcpc, 1},
-	{"ISC dhclient", startDhclient, 2},
-}
-
-// startUdhcpc sends a DISCOVER a second.
-func startUdhcpc(t testing.TB, p *lab.Pair, seconds int) *program {
-	path := tool(t, "udhcpc", "udhcpc")
-	script := write(t, t.TempDir(), "script", 0o700, `#!/bin/sh -e
-[ "$1" = bound ] || exit 0
-ip address add "$ip/$mask" dev "$interface"
-echo "configured $ip"
-`)
-	return start(t, p, far, nil, path, "-f", "-n", "-q", "-i", "far", "-s", script, "-T", "1", "-t", strconv.Itoa(seconds))
-}
-
-// startDhclient keeps it from the machine's configuration, leases and script,
-// which would write /etc/resolv.conf.
-func startDhclient(t testing.TB, p *lab.Pair, seconds int) *program {
-	path := tool(t, "dhclient", "isc-dhcp-client")
-	dir := t.TempDir()
-	script := write(t, dir, "script", 0o700, `#!/bin/sh -e
-[ "$reason" = BOUND ] || exit 0
-ip address add "$new_ip_address/$new_subnet_mask" dev "$interface"
-echo "configured $new_ip_address"
-`)
-	config := write(t, dir, "dhclient.conf", 0o600,
-		"initial-delay 0; initial-interval 1; backoff-cutoff 1; timeout "+strconv.Itoa(seconds)+";\n")
-	return start(t, p, far, nil, path, "-4", "-d", "-1", "-v", "--no-pid", "-cf", config, "-lf", dir+"/leases", "-sf", script, "far")
-}
 
 // serve runs the library's server over any socket and tells how each answer went.
 func serve(t testing.TB, c net.PacketConn) <-chan error {
@@ -112,10 +72,10 @@ func serve(t testing.TB, c net.PacketConn) <-chan error {
 // A server whose policy lets it answer is understood by the clients.
 func TestDHCPClients(t *testing.T) {
 	t.Parallel()
-	for _, client := range dhcpClients {
-		t.Run(client.name, func(t *testing.T) {
+	for _, client := range labtest.DHCPClients {
+		t.Run(client.Name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, "", "")
+			p := labtest.NewPair(t, "", "")
 			answers := serve(t, guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, serverPolicy))
 			getsLease(t, p, client)
 			for range 2 { // OFFER and ACK
@@ -130,19 +90,19 @@ func TestDHCPClients(t *testing.T) {
 // The same server on a machine that has no business to serve is heard by nobody.
 func TestDHCPRogueServer(t *testing.T) {
 	t.Parallel()
-	for _, client := range dhcpClients {
-		t.Run(client.name, func(t *testing.T) {
+	for _, client := range labtest.DHCPClients {
+		t.Run(client.Name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, "", "")
+			p := labtest.NewPair(t, "", "")
 			tap := newTap(t, p)
-			c := guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, example(t, "dhcp-host.yaml"))
+			c := guarded(t, p, afpacket.Datagram, unix.ETH_P_IP, labtest.Example(t, "dhcp-host.yaml"))
 			answers := serve(t, c)
-			running := client.start(t, p, 2)
+			running := client.Start(t, p, far, 2, nil)
 			mustBlock(t, next(t, answers), "no-rogue-server")
-			if code := running.ends(t); code != client.gaveUp {
-				t.Errorf("exit %d, want %d", code, client.gaveUp)
+			if code := running.Ends(t); code != client.GaveUp {
+				t.Errorf("exit %d, want %d", code, client.GaveUp)
 			}
-			if running.said("configured") || leased(t, p) {
+			if running.Said("configured") || leased(t, p) {
 				t.Errorf("it has a lease from a rogue server")
 			}
 			for len(answers) > 0 {
@@ -162,19 +122,19 @@ func TestDHCPRogueServer(t *testing.T) {
 }
 
 // getsLease runs the client and sees that it configures what the server gives.
-func getsLease(t *testing.T, p *lab.Pair, client dhcpClient) {
+func getsLease(t *testing.T, p *lab.Pair, client labtest.DHCPClient) {
 	t.Helper()
-	running := client.start(t, p, int(patience.Seconds()))
-	running.says(t, "configured "+leasedIP.String())
+	running := client.Start(t, p, far, int(labtest.Patience.Seconds()), nil)
+	running.Says(t, "configured "+leasedIP.String())
 	if !leased(t, p) {
-		t.Errorf("%s has a lease and the interface no address", client.name)
+		t.Errorf("%s has a lease and the interface no address", client.Name)
 	}
 }
 
 // leased says whether the far end has the server's address.
 func leased(t testing.TB, p *lab.Pair) (yes bool) {
 	t.Helper()
-	in(t, p, far, func() error {
+	labtest.In(t, p, far, func() error {
 		link, err := netlink.LinkByName(p.Ifi[far].Name)
 		if err != nil {
 			return err

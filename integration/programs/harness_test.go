@@ -4,76 +4,22 @@ package programs
 
 import (
 	"errors"
-	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mdlayher/packet"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/firewall/filter"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
-const near, far = 0, 1
-
-// cannot skips on a laptop and fails in CI.
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
-// newPair makes two namespaces whose ends of the wire have these addresses; ""
-// for none.
-func newPair(t testing.TB, nearCIDR, farCIDR string) *lab.Pair {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		cannot(t, "needs root for network namespaces")
-	}
-	p, err := lab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	for i, cidr := range []string{nearCIDR, farCIDR} {
-		if cidr != "" {
-			address(t, p, i, cidr)
-		}
-	}
-	return p
-}
-
-// address gives an address to end i.
-func address(t testing.TB, p *lab.Pair, i int, cidr string) {
-	t.Helper()
-	in(t, p, i, func() error {
-		addr, err := netlink.ParseAddr(cidr)
-		if err != nil {
-			return err
-		}
-		link, err := netlink.LinkByName(p.Ifi[i].Name)
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(link, addr)
-	})
-}
-
-// in runs fn in namespace i.
-func in(t testing.TB, p *lab.Pair, i int, fn func() error) {
-	t.Helper()
-	if err := p.Do(i, fn); err != nil {
-		t.Fatal(err)
-	}
-}
+const near, far = labtest.Near, labtest.Far
 
 // guarded opens a socket on the near end whose frames pass the policy.
 func guarded(t testing.TB, p *lab.Pair, typ afpacket.Type, protocol int, policy string) (c *afpacket.Conn) {
@@ -86,7 +32,7 @@ func guarded(t testing.TB, p *lab.Pair, typ afpacket.Type, protocol int, policy 
 	if err != nil {
 		t.Fatal(err)
 	}
-	in(t, p, near, func() (err error) {
+	labtest.In(t, p, near, func() (err error) {
 		c, err = afpacket.Listen(p.Ifi[near], typ, protocol, &afpacket.Config{Firewall: fw})
 		return err
 	})
@@ -102,19 +48,9 @@ func bare(t testing.TB, p *lab.Pair, typ packet.Type, protocol int) *packet.Conn
 
 func bareAt(t testing.TB, p *lab.Pair, i int, typ packet.Type, protocol int) (c *packet.Conn) {
 	t.Helper()
-	in(t, p, i, func() (err error) { c, err = packet.Listen(p.Ifi[i], typ, protocol, nil); return err })
+	labtest.In(t, p, i, func() (err error) { c, err = packet.Listen(p.Ifi[i], typ, protocol, nil); return err })
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// example is a policy that the project hands out.
-func example(t testing.TB, name string) string {
-	t.Helper()
-	b, err := os.ReadFile("../../examples/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // mustBlock checks that err is a refusal by rule, as a caller may find it out.
@@ -138,8 +74,8 @@ func next(t testing.TB, answers <-chan error) error {
 	select {
 	case err := <-answers:
 		return err
-	case <-time.After(patience):
-		t.Fatalf("nothing was asked for %v", patience)
+	case <-time.After(labtest.Patience):
+		t.Fatalf("nothing was asked for %v", labtest.Patience)
 		return nil
 	}
 }
@@ -177,20 +113,4 @@ func (s *tap) count(t testing.TB, match string) (n int) {
 			n++
 		}
 	}
-}
-
-// cached is what the far kernel holds to be the hardware address of ip, nil if
-// it knows none.
-func cached(t testing.TB, p *lab.Pair, ip net.IP) (mac net.HardwareAddr) {
-	t.Helper()
-	in(t, p, far, func() error {
-		neighbours, err := netlink.NeighList(p.Ifi[far].Index, netlink.FAMILY_V4)
-		for _, n := range neighbours {
-			if n.IP.Equal(ip) {
-				mac = n.HardwareAddr
-			}
-		}
-		return err
-	})
-	return mac
 }

@@ -19,17 +19,9 @@ import (
 
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/firewall/filter"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 	"github.com/postern-fw/postern/kernel"
 )
-
-// cannot skips on a laptop and fails in CI.
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // serve answers at a socket of its own until the test ends.
 func serve(t *testing.T, s Service) (path string, server *Server) {
@@ -236,7 +228,7 @@ func TestKilled(t *testing.T) {
 // Others are refused by the socket's mode, and where somebody changed that by name.
 func TestOtherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		cannot(t, "needs root to become another user")
+		labtest.Cannot(t, "needs root to become another user")
 	}
 	path, _ := serve(t, Service{Status: func() (*kernel.Status, error) { return &kernel.Status{Policy: "secret"}, nil }})
 	for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

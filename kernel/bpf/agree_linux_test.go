@@ -13,9 +13,11 @@ import (
 	"github.com/postern-fw/postern/internal/capture"
 )
 
+var corpusFile = filepath.Join("..", "..", "..", "shared", "corpus", "captures.tar.gz")
+
 // corpus gives every frame of every capture.
 func corpus(t testing.TB) (frames [][]byte) {
-	f, err := os.Open(filepath.Join("..", "..", "..", "shared", "corpus", "captures.tar.gz"))
+	f, err := os.Open(corpusFile)
 	if err != nil {
 		cannot(t, "needs the corpus")
 	}

@@ -34,6 +34,9 @@ type Variant struct {
 	// PerInterface is true if SetInterface says of each interface which senders are
 	// judged there; AllSenders is then for those that it said nothing of.
 	PerInterface bool `json:"per_interface,omitempty"`
+	// Ingress is true for a program at the way in: what comes in has no sender here,
+	// whatever socket it still has from a neighbouring network namespace (veth).
+	Ingress bool `json:"ingress,omitempty"`
 }
 
 // String is the variant's name, such as "tc_all".
@@ -48,13 +51,16 @@ func (v Variant) String() string {
 	if v.PerInterface {
 		name += "_each"
 	}
+	if v.Ingress {
+		name += "_in"
+	}
 	return name
 }
 
 // Options say how a policy is to be enforced, beyond what it says itself.
 type Options struct {
-	// AllSenders, Gate and PerInterface are the first program's Variant.
-	AllSenders, Gate, PerInterface bool
+	// AllSenders, Gate, PerInterface and Ingress are the first program's Variant.
+	AllSenders, Gate, PerInterface, Ingress bool
 	// Also are the variants of further programs over the same maps.
 	Also []Variant
 	// Before is what is in force and goes on: sets, limits and counters of what stays.
@@ -72,7 +78,10 @@ type Options struct {
 	// size; 0 means 1 MiB. An event takes about 240.
 	EventBytes uint32
 
+	skb    skbLayout
 	linear int // how many rules are looked at one after the other; 0 means linearRules
+	// scattered reads every frame as those of a TX_RING sender: tests have only frames in one piece.
+	scattered bool
 }
 
 func (o Options) withDefaults() Options {
@@ -82,6 +91,9 @@ func (o Options) withDefaults() Options {
 	if o.EventBytes == 0 {
 		o.EventBytes = 1 << 20
 	}
+	if o.skb == (skbLayout{}) {
+		o.skb = kernelSKB()
+	}
 	if o.linear == 0 {
 		o.linear = linearRules
 	}
@@ -90,7 +102,7 @@ func (o Options) withDefaults() Options {
 
 // variants are those of all programs, the first one first.
 func (o Options) variants() []Variant {
-	list := []Variant{{o.Gate, o.AllSenders, o.PerInterface}}
+	list := []Variant{{o.Gate, o.AllSenders, o.PerInterface, o.Ingress}}
 	for _, v := range o.Also {
 		if !slices.Contains(list, v) {
 			list = append(list, v)
@@ -149,7 +161,7 @@ func Compile(p *firewall.Program, o Options) (*Spec, error) {
 	s := &Spec{Program: p, Options: o, Layout: plan.layout, Instructions: map[Variant]asm.Instructions{}, plan: plan}
 	for _, v := range o.variants() {
 		of := o
-		of.Gate, of.AllSenders, of.PerInterface = v.Gate, v.AllSenders, v.PerInterface
+		of.Gate, of.AllSenders, of.PerInterface, of.Ingress = v.Gate, v.AllSenders, v.PerInterface, v.Ingress
 		g := newGen(p, of, plan)
 		if s.Instructions[v], err = g.compile(); err != nil {
 			return nil, err

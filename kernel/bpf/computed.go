@@ -151,10 +151,14 @@ var computed = map[string]reader{
 		c.imm(regValue, 1)
 		return operand{}
 	}),
-	"sender.uid":  once(senderUID),
-	"sender.pid":  once(senderPID),
+	"sender.uid":  word(sUID, flagSender),
+	"sender.pid":  word(sPID, flagSender),
 	"sender.comm": text(sComm, flagSender),
-	"iface.name":  text(sIface, flagIface),
+	senderCgroup: once(func(c *code, absent label) operand {
+		c.testBits(sFlags, flagSender, absent)
+		return operand{kind: inMem, mem: sCgroup, most: cgroupRoom, n: -1, lenSlot: sCgroupLen}
+	}),
+	"iface.name": text(sIface, flagIface),
 	"iface.mac": once(func(c *code, absent label) operand {
 		c.testBits(sFlags, flagIface, absent)
 		c.ldbe(regValue, sIfaceMAC, 8)
@@ -162,6 +166,7 @@ var computed = map[string]reader{
 		c.jreg(asm.JEq, regValue, asm.R0, absent) // it has none
 		return operand{}
 	}),
+	"iface.ingress": flagged(sFlags, flagIngress),
 }
 
 func (c *code) etherType(absent label) {
@@ -285,19 +290,4 @@ func optionTypeRest(c *code, i int, absent label) (operand, bool) {
 		c.imm(regValue, 0)
 	}
 	return operand{}, true
-}
-
-func senderUID(c *code, absent label) operand {
-	c.testBits(sFlags, flagSender, absent)
-	c.helper(asm.FnGetCurrentUidGid)
-	c.emit(asm.Mov.Reg32(regValue, asm.R0))
-	return operand{}
-}
-
-func senderPID(c *code, absent label) operand {
-	c.testBits(sFlags, flagSender, absent)
-	c.helper(asm.FnGetCurrentPidTgid)
-	c.mov(regValue, asm.R0)
-	c.emit(asm.RSh.Imm(regValue, 32))
-	return operand{}
 }

@@ -57,7 +57,8 @@ type Event struct {
 	// Len is the frame's length in bytes, Frame its first bytes.
 	Len   int
 	Frame []byte
-	// HasSender is false for a frame that has no socket, such as a forwarded one:
+	// HasSender is false for a frame that has no socket, such as a forwarded one, and
+	// for all that comes in:
 	// then the fields below say nothing of its sender.
 	HasSender bool
 	Sender    filter.Sender // but for Cgroup, which the kernel knows by number
@@ -165,10 +166,12 @@ func (g *gen) event() *code {
 
 	// R8 = flags
 	c.imm(asm.R8, 0)
-	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
-	c.jif(asm.JEq, asm.R1, 0, noSender)
-	c.emit(asm.Or.Imm(asm.R8, evSender))
-	c.mark(noSender)
+	if !g.opt.Ingress {
+		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
+		c.jif(asm.JEq, asm.R1, 0, noSender)
+		c.emit(asm.Or.Imm(asm.R8, evSender))
+		c.mark(noSender)
+	}
 	c.testBits(sFlags, flagAudited, unaudited)
 	c.emit(asm.Or.Imm(asm.R8, evAudited))
 	c.mark(unaudited)

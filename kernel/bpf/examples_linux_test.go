@@ -20,9 +20,21 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := both(t, string(src), Options{})
-		for _, c := range p.fw.Policy().Tests {
-			p.iface = filter.Meta{Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC}
+		out, in := both(t, string(src), Options{}), both(t, string(src), Options{Ingress: true})
+		for _, p := range []*pair{out, in} {
+			for _, to := range Targets(p.fw.Policy()) {
+				p.there[to] = true
+				if err := p.engine.SetTarget(p.fw.Policy(), to, testIface, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, c := range out.fw.Policy().Tests {
+			p := out
+			if c.Ingress {
+				p = in
+			}
+			p.iface = filter.Meta{Sender: p.iface.Sender, Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC, Ingress: c.Ingress}
 			if c.Iface == "" && c.HasIfaceMAC {
 				p.iface.Iface = "lo"
 			}
@@ -40,6 +52,6 @@ func TestExamples(t *testing.T) {
 				t.Errorf("%s: %s: %v", name, c.Name, got)
 			}
 		}
-		t.Logf("%s: %d frames", name, p.compared)
+		t.Logf("%s: %d frames", name, out.compared+in.compared)
 	}
 }

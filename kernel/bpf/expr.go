@@ -53,9 +53,6 @@ func (g *gen) cond(c *code, e filter.Expr, yes, no label) {
 func (g *gen) compare(c *code, e *filter.Compare, yes, no label) {
 	t := test{kind: toConst, op: e.Op, c: &e.Const}
 	if e.Other != nil {
-		if optionFields[e.Other.Field.Name] != nil && optionFields[e.Field.Field.Name] == nil {
-			e = &filter.Compare{Field: *e.Other, Op: mirrored[e.Op], Other: &e.Field}
-		}
 		t = test{kind: toField, op: e.Op, other: e.Other}
 	}
 	if e.Op != filter.Ne {
@@ -83,9 +80,10 @@ type test struct {
 	c        *filter.Const
 	elements []filter.Range
 	other    *filter.Ref
-	// in is a look-up, with the occurrence as its part-th field.
-	in   *filter.In
-	part int
+	// in is a look-up; the bits of parts are the fields that the occurrence is, or that
+	// are in the key already.
+	in    *filter.In
+	parts uint
 	// slot is where captureFirst puts the occurrence.
 	slot int
 }
@@ -116,14 +114,23 @@ func (t test) key(r filter.Ref) string {
 		b.WriteString(t.other.String())
 	}
 	if t.in != nil {
-		fmt.Fprintf(&b, "%s %d", t.in, t.part)
+		fmt.Fprintf(&b, "%s %d", t.in, t.parts)
 	}
 	return b.String()
 }
 
 // any goes to yes if any occurrence of r stands the test, to no if not.
 func (g *gen) any(c *code, r filter.Ref, t test, yes, no label) {
-	if in := optionFields[r.Field.Name]; in != nil {
+	inOptions := optionFields[r.Field.Name] != nil
+	if t.kind == toField && optionFields[t.other.Field.Name] != nil {
+		if inOptions {
+			g.jointCompare(c, r, t, yes)
+		}
+		if outside(r.Field) {
+			g.atom(c, *t.other, test{kind: toField, op: mirrored[t.op], other: &r}, yes)
+		}
+	}
+	if inOptions && (t.kind != toField || outside(t.other.Field)) {
 		g.atom(c, r, t, yes)
 	}
 	g.occurrences(c, r.Field, func(v operand, next label) {
@@ -133,6 +140,9 @@ func (g *gen) any(c *code, r filter.Ref, t test, yes, no label) {
 	})
 	c.ja(no)
 }
+
+// outside reports whether a field may occur elsewhere than in DHCP options.
+func outside(f *filter.Field) bool { return optionFields[f.Name] == nil || computed[f.Name] != nil }
 
 // stand goes to yes if the operand stands the test, to no if not.
 func (g *gen) stand(c *code, v operand, t test, yes, no label) {
@@ -151,6 +161,9 @@ func (g *gen) stand(c *code, v operand, t test, yes, no label) {
 	case inSet:
 		g.standSet(c, v, t, yes, no)
 	case captureFirst:
+		if v.kind != inReg {
+			g.hashText(c, v)
+		}
 		c.st(sCaptures+8*t.slot, regValue, asm.DWord)
 		c.ja(yes)
 	}
@@ -240,76 +253,4 @@ func (g *gen) standElements(c *code, v operand, elements []filter.Range, yes, no
 		c.mark(next)
 	}
 	c.ja(no)
-}
-
-// standField compares v with every occurrence of another field.
-func (g *gen) standField(c *code, v operand, t test, yes, no label) {
-	other := *t.other
-	if in := optionFields[other.Field.Name]; in != nil {
-		g.refuse("a comparison with %s on the right", other)
-		return
-	}
-	numeric := v.kind == inReg && v.typ == other.Type()
-	if numeric {
-		c.st(sNum2, regValue, asm.DWord)
-	} else {
-		v = g.keepLeft(c, v)
-	}
-	g.occurrences(c, other.Field, func(w operand, next label) {
-		w, ok := g.refer(c, other, w, next)
-		switch {
-		case !ok:
-		case numeric:
-			c.ld(asm.R4, sNum2, asm.DWord)
-			c.jreg(jumps[t.op], asm.R4, regValue, yes)
-			c.ja(next)
-		default:
-			g.orderBytes(c, v, c.octets(w), t.op, yes, next)
-		}
-	})
-	c.ja(no)
-}
-
-// keepLeft puts the bytes of the left side where no other operand will be.
-func (g *gen) keepLeft(c *code, v operand) operand {
-	v = c.octets(v)
-	switch {
-	case v.n < 0 || v.typ == filter.TypeString:
-		g.refuse("a comparison of two fields, the left one of no fixed length")
-		v.n, v.kind, v.mem = 0, inMem, sLeft
-	case v.kind == inFrame:
-		v = g.toMem(c, v, sLeft)
-	case v.mem >= sNum && v.mem < sNum+8:
-		c.ld(asm.R0, sNum, asm.DWord)
-		c.st(sLeft, asm.R0, asm.DWord)
-		v.mem += sLeft - sNum
-	}
-	return v
-}
-
-// orderBytes goes to yes if `v op w` holds for bytes, v of a known number.
-func (g *gen) orderBytes(c *code, v, w operand, op filter.Op, yes, no label) {
-	lt, eq, gt := byOrder(op, yes, no)
-	if w.typ == filter.TypeString {
-		g.refuse("a comparison of two texts")
-		return
-	}
-	if w.n < 0 {
-		c.ld(asm.R1, w.lenSlot, asm.Word)
-		c.jif(asm.JGT, asm.R1, uint64(v.n), lt)
-		c.jif(asm.JLT, asm.R1, uint64(v.n), gt)
-		w.n = v.n
-	} else if v.n != w.n {
-		c.ja(map[bool]label{true: lt, false: gt}[v.n < w.n])
-		return
-	}
-	w = g.toMem(c, w, sTmp)
-	for i := 0; i < v.n; i += 8 {
-		n := min(8, v.n-i)
-		c.ldbe(regValue, v.mem+i, n)
-		c.ldbe(asm.R4, w.mem+i, n)
-		c.jreg(asm.JLT, regValue, asm.R4, lt)
-		c.jreg(asm.JGT, regValue, asm.R4, gt)
-	}
-	c.ja(eq)
 }

@@ -44,6 +44,14 @@ func (g *gen) finish(c *code) {
 	g.count(c, func(dst asm.Register) { c.ld(dst, sSlot, asm.Word) })
 	c.mark(counted)
 	g.events(c)
+	if !g.has(firewall.ActionDuplicate, firewall.ActionSet, firewall.ActionMark, firewall.ActionForward) {
+		c.ld(asm.R0, sVerdict, asm.Word)
+		c.jif(asm.JEq, asm.R0, uint64(firewall.Drop), drop)
+		g.letGo(c)
+		c.mark(drop)
+		c.retImm(actShot)
+		return
+	}
 	effects, plain := g.has(firewall.ActionDuplicate, firewall.ActionSet), c.label()
 	for _, v := range [][2]int{{kVerdict, sVerdict}, {kReason, sReason}, {kRule, sRule}, {kMark, sMark}} {
 		c.push(int16(v[0]), v[1])
@@ -81,8 +89,11 @@ func (g *gen) finish(c *code) {
 	c.helper(asm.FnRedirect)
 	c.ret()
 
-	// What the policy asks for cannot be done to this frame.
+	// What the policy asks for cannot be done to this frame. One that is dropped already
+	// was told of.
 	c.mark(unsendable)
+	c.stack(asm.R0, kVerdict)
+	c.jif(asm.JEq, asm.R0, uint64(firewall.Drop), drop)
 	c.sti(sReason, int64(firewall.ReasonUnsendable), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
 	c.stack(asm.R0, kRule)

@@ -20,9 +20,9 @@ type gen struct {
 	sets  map[string]*setLayout
 	order []*setLayout
 
-	atoms     []atom
-	atomBit   map[string]int
-	atomWhere []string
+	atoms   []atom
+	joined  []*joint
+	atomBit map[string]int
 
 	funcs map[string]func() *code // to be emitted
 	names []string                // in order
@@ -34,6 +34,7 @@ type gen struct {
 	limitOf    map[int]int
 	limitKinds [][]*filter.Field
 	captures   map[string]int
+	cgroups    cgroupUse
 
 	// For index.
 	shapes    []*shape
@@ -74,6 +75,10 @@ func (g *gen) needs(name string, emit func() *code) {
 
 // compile emits everything.
 func (g *gen) compile() (asm.Instructions, error) {
+	var err error
+	if g.cgroups, err = cgroupsOf(g.prog.Policy); err != nil {
+		return nil, err
+	}
 	funcs, order := map[string]asm.Instructions{}, []string{}
 	add := func(c *code, fn *btf.Func) {
 		ins, err := c.link(fn)
@@ -96,7 +101,8 @@ func (g *gen) compile() (asm.Instructions, error) {
 		}
 	}
 	rest()
-	g.needs(fnOption, func() *code { return walkOptions(fnOption, g.inspectOption) })
+	g.needs(fnOption, func() *code { return walkOptions(fnOption, (*code).callback, g.inspectOption) })
+	g.needs(fnJoints, g.callJoints)
 	rest()
 	g.where = "policy " + g.prog.Policy.Name
 	out, n := called(funcs, order)
@@ -157,8 +163,12 @@ func typeOf(name string) *btf.Func {
 	}
 	params := []btf.Type{skbPointer, scratchPointer}
 	switch {
+	case name == fnStill:
+		// The place and the number are in the scratch area.
 	case name == fnTagged:
 		params = append(params, u32, u32, u32)
+	case name == fnHashText:
+		params = append(params, u32, u32)
 	case strings.HasPrefix(name, fnRest), name == fnTake:
 		params = append(params, u32)
 	}
@@ -184,44 +194,39 @@ func proto(params ...btf.Type) *btf.FuncProto {
 // uses reports whether the policy reads any of the fields whose names have the prefix.
 func (g *gen) uses(prefix string) bool {
 	found := false
-	ref := func(r *filter.Ref) { found = found || strings.HasPrefix(r.Field.Name, prefix) }
-	var walk func(e filter.Expr)
-	walk = func(e filter.Expr) {
-		switch e := e.(type) {
-		case *filter.And:
-			for _, x := range e.X {
-				walk(x)
-			}
-		case *filter.Or:
-			for _, x := range e.X {
-				walk(x)
-			}
-		case *filter.Not:
-			walk(e.X)
-		case *filter.Present:
-			ref(&e.Field)
-		case *filter.Test:
-			ref(&e.Field)
-		case *filter.Compare:
-			ref(&e.Field)
-			if e.Other != nil {
-				ref(e.Other)
-			}
-		case *filter.In:
-			for i := range e.Fields {
-				ref(&e.Fields[i])
-			}
+	g.eachTest(func(refs ...filter.Ref) {
+		for _, r := range refs {
+			found = found || strings.HasPrefix(r.Field.Name, prefix)
 		}
-	}
+	})
+	return found
+}
+
+// eachTest calls fn with the fields of every test in the policy, and those of every limit.
+func (g *gen) eachTest(fn func(refs ...filter.Ref)) {
 	for _, r := range g.prog.Policy.Rules {
-		walk(r.Match)
+		walk(r.Match, func(e filter.Expr) {
+			switch e := e.(type) {
+			case *filter.Present:
+				fn(e.Field)
+			case *filter.Test:
+				fn(e.Field)
+			case *filter.Compare:
+				if e.Other != nil {
+					fn(e.Field, *e.Other)
+				} else {
+					fn(e.Field)
+				}
+			case *filter.In:
+				fn(e.Fields...)
+			}
+		})
 		if r.Limit != nil {
 			for _, f := range r.Limit.Per {
-				ref(&filter.Ref{Field: f})
+				fn(filter.Ref{Field: f})
 			}
 		}
 	}
-	return found
 }
 
 // scratchType is the scratch area, as far as the verifier wants to know it.

@@ -1,11 +1,13 @@
 package bpf
 
 import (
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -31,6 +33,21 @@ type pair struct {
 	engine *Engine
 	pkt    filter.Packet
 	iface  filter.Meta
+	kernel kernelRun
+	// single is true where no frame is a super-frame.
+	single bool
+	// ask has the kernel judge a frame, and is run unless told otherwise; it reports false
+	// for a frame that the kernel does not take.
+	ask func(frame []byte, gso uint32) (outcome, bool)
+	// ifindex is of the device by which frames leave.
+	ifindex int
+	// last and lastWant are Classify's last decision.
+	last     firewall.Decision
+	lastWant outcome
+	// indexes are the places of the rules, there are the interfaces to forward to.
+	indexes   map[*firewall.Rule]uint32
+	there     map[string]bool
+	rewritten []byte
 	// compared frames, and those that BPF_PROG_TEST_RUN does not take.
 	compared, refused int
 }
@@ -60,7 +77,7 @@ func load(t testing.TB, src string, o Options) *pair {
 	if os.Geteuid() != 0 {
 		cannot(t, "needs root to load eBPF programs")
 	}
-	p := &pair{t: t, iface: filter.Meta{Iface: "lo"}}
+	p := &pair{t: t, ifindex: testIface, iface: filter.Meta{Iface: "lo", Sender: self(t)}, indexes: map[*firewall.Rule]uint32{}, there: map[string]bool{}}
 	policy := parse(t, src)
 	var err error
 	if p.fw, err = firewall.New(policy); err != nil {
@@ -70,7 +87,8 @@ func load(t testing.TB, src string, o Options) *pair {
 	if err != nil {
 		t.Fatalf("%v\n%.4000s", err, src)
 	}
-	if p.engine, err = spec.Load(); err != nil {
+	e, err := spec.Load()
+	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
 			n := len(ve.Log)
@@ -80,13 +98,29 @@ func load(t testing.TB, src string, o Options) *pair {
 		}
 		t.Fatalf("%v\n%.4000s", err, src)
 	}
-	t.Cleanup(func() { p.engine.Close() })
+	p.use(e)
+	p.ask = p.run
+	for i, r := range policy.Rules {
+		p.indexes[r] = uint32(i)
+	}
+	t.Cleanup(func() { e.Close() })
 	if m := p.engine.maps[mapIfaces]; m != nil {
 		if err := p.engine.SetInterface(testIface, "lo", nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return p
+}
+
+// self is the sender of this thread's frames, those of BPF_PROG_TEST_RUN as well, as the
+// kernel knows it.
+func self(t testing.TB) *filter.Sender {
+	t.Helper()
+	comm, err := os.ReadFile("/proc/thread-self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &filter.Sender{UID: uint32(os.Getuid()), PID: uint32(os.Getpid()), Comm: string(bytes.TrimSuffix(comm, []byte("\n")))}
 }
 
 // outcome is what an engine decided.
@@ -98,15 +132,13 @@ type outcome struct {
 // run has the kernel judge a frame.
 func (p *pair) run(frame []byte, gso uint32) (outcome, bool) {
 	p.t.Helper()
-	ctx := make([]byte, 192)
-	binary.NativeEndian.PutUint32(ctx[skbGSOSize:], gso)
-	_, err := p.engine.prog.Run(&ebpf.RunOptions{Data: frame, Context: ctx})
-	if errors.Is(err, unix.EINVAL) {
-		p.refused++
-		return outcome{}, false
-	}
+	ok, err := p.kernel.judge(frame, gso)
 	if err != nil {
 		p.t.Fatalf("running on %d bytes: %v", len(frame), err)
+	}
+	if !ok {
+		p.refused++
+		return outcome{}, false
 	}
 	p.compared++
 	return p.decision(), true
@@ -129,47 +161,57 @@ func pin(t testing.TB) {
 	})
 }
 
-// decision reads the scratch area of CPU 0.
-func (p *pair) decision() (o outcome) {
-	var all [][]byte
-	if err := p.engine.maps[mapScratch].Lookup(uint32(0), &all); err != nil {
+// decision is what was decided on CPU 0 last.
+func (p *pair) decision() outcome {
+	p.t.Helper()
+	o, err := p.kernel.decision()
+	if err != nil {
 		p.t.Fatal(err)
-	}
-	b := all[0]
-	u := func(off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
-	o = outcome{verdict: u(sVerdict), reason: u(sReason), rule: u(sRule), marked: u(sFlags)&flagMarked != 0, audited: u(sFlags)&flagAudited != 0}
-	if o.marked {
-		o.mark = u(sMark)
-	}
-	for i := range u(sNEffects) {
-		o.effects = o.effects*10007 + u(sEffects+4*int(i)) + 1
 	}
 	return o
 }
 
-// want is what Classify decides.
+// use makes the engine the one that run asks.
+func (p *pair) use(e *Engine) {
+	p.engine = e
+	p.kernel = kernelRun{prog: uint32(e.prog.FD()), scratch: uint32(e.maps[mapScratch].FD()),
+		area: make([]byte, ebpf.MustPossibleCPU()*int(e.maps[mapScratch].ValueSize()+7)&^7)}
+}
+
+// want is what Classify decides, and what becomes of it if it cannot be carried out.
 func (p *pair) want(frame []byte, gso int) (o outcome) {
 	m := p.iface
 	m.GSOSize = gso
 	p.pkt.Decode(frame, m)
 	d := p.fw.Classify(&p.pkt)
-	rules := p.fw.Policy().Rules
-	index := func(r *firewall.Rule) uint32 {
-		for i := range rules {
-			if rules[i] == r {
-				return uint32(i)
-			}
-		}
-		return uint32(len(rules))
-	}
-	o = outcome{verdict: uint32(d.Verdict), reason: uint32(d.Reason), rule: index(d.Rule), mark: d.Mark, marked: d.Marked, audited: d.Audited}
+	p.last = d
+	defer func() { p.lastWant = o }()
+	o = outcome{verdict: uint32(d.Verdict), reason: uint32(d.Reason), rule: p.index(d.Rule), mark: d.Mark, marked: d.Marked, audited: d.Audited}
 	if d.Reason.Malformed() {
-		o.rule = uint32(len(rules) + 1)
+		o.rule++
 	}
+	unsendable := d.Verdict == firewall.Forward && !p.there[d.Rule.Iface]
 	for _, r := range d.Effects() {
-		o.effects = o.effects*10007 + index(r) + 1
+		o.effects = o.effects*10007 + p.index(r) + 1
+		if r.Action == firewall.ActionSet && d.Verdict != firewall.Drop {
+			p.rewritten = append(p.rewritten[:0], frame...)
+			// Rewrite knows no super-frames; an ARP packet in one is malformed.
+			arp := slices.ContainsFunc(r.Set, func(a firewall.Assignment) bool { return strings.HasPrefix(a.Field.Name, "arp.") })
+			unsendable = unsendable || gso > 0 && arp || !firewall.Rewrite(p.rewritten, r.Set)
+		}
+	}
+	if unsendable {
+		o.verdict, o.reason = uint32(firewall.Drop), uint32(firewall.ReasonUnsendable)
 	}
 	return o
+}
+
+// index is a rule's place in the policy; that of the default is behind all rules.
+func (p *pair) index(r *firewall.Rule) uint32 {
+	if r == nil {
+		return uint32(len(p.indexes))
+	}
+	return p.indexes[r]
 }
 
 // agree reports whether both engines say the same, and fails the test if not.
@@ -178,9 +220,12 @@ func (p *pair) agree(name string, frame []byte, gso int) bool {
 	if len(frame) < minRun || len(frame) > maxRun {
 		return true
 	}
+	got, ran := p.ask(frame, uint32(gso))
+	if !ran {
+		return true
+	}
 	want := p.want(frame, gso)
-	got, ran := p.run(frame, uint32(gso))
-	if got == want || !ran {
+	if got == want {
 		return true
 	}
 	p.t.Errorf("%s: kernel %+v, Classify %+v (%v)\n%x", name, got, want, firewall.Reason(want.reason), frame)

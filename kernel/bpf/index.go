@@ -43,6 +43,7 @@ type shape struct {
 	off    []int       // by part: where it begins in the key
 	size   int
 	mapped bool
+	table  *table // how the map is laid out, nil if it is a hash map
 	// sameRest is what every candidate has left, nil if they differ.
 	sameRest filter.Expr
 }
@@ -123,11 +124,21 @@ func (g *gen) step(c *code, begin func(*code)) *code {
 	none, next, decided := c.label(), c.label(), c.label()
 	begin(c)
 	c.sti(sBest, int64(rules), asm.Word)
+	mapped := 0
+	for _, s := range g.shapes {
+		if s.mapped {
+			mapped++
+		}
+	}
 	for i := 0; i < len(g.shapes); {
 		if s := g.shapes[i]; s.mapped {
+			i++
+			if mapped == 1 && s.many() < 0 {
+				g.matchHere(c, s) // a call costs as much as the look-up
+				continue
+			}
 			g.needs(s.funcName(), func() *code { return g.match(s) })
 			c.call(s.funcName())
-			i++
 			continue
 		}
 		n := 0

@@ -39,37 +39,43 @@ const (
 	sTagLen   = sTagAt + 4*8   // uint32 each: 4, or fewer where the tag is cut
 	sLLC      = sTagLen + 4*8  // LLC and SNAP header, 16 bytes
 	sFirst    = sLLC + 16      // the frame's first 16 bytes, where a tag was put back
-	sComm     = sFirst + 16    // the sender's command name
-	sIface    = sComm + 16     // name of the interface, 16 bytes
-	sIfaceMAC = sIface + 16    // its address, 8 bytes, the first two 0
+	sComm     = sFirst + 16    // the sender's command name, 16 bytes, and 8 zeros
+	sIface    = sComm + 24     // name of the interface, likewise
+	sIfaceMAC = sIface + 24    // its address, 8 bytes, the first two 0
 
-	// What is cleared for each frame: sClear to sClearEnd.
-	sLayerLen = sIfaceMAC + 8    // uint32 for each filter.Layer
-	sHas      = sLayerLen + 4*16 // uint32: a bit for each layer that is there
-	sBad      = sHas + 4         // uint32: a bit for each layer that is malformed
-	sCause    = sBad + 4         // uint32: the first cause
-	sFlags    = sCause + 4       // uint32: flag…
-	sNTags    = sFlags + 4       // uint32
-	sVerdict  = sNTags + 4       // uint32
-	sReason   = sVerdict + 4     // uint32
-	sRule     = sReason + 4      // uint32: deciding rule, or the number of rules
-	sMark     = sRule + 4        // uint32
-	sNEffects = sMark + 4        // uint32
-	sFrom     = sNEffects + 4    // uint32: rules below are done with
-	sBest     = sFrom + 4        // uint32
-	sAtoms    = sBest + 4        // bits: tests that an occurrence in an option has stood
-	sClear    = sLayerLen
-	sClearEnd = sAtoms + 64
+	// What is cleared for each frame: sClear to sClearEnd. Of the layers' lengths, a frame always
+	// has the first.
+	sLayerLen = sIfaceMAC + 8        // uint32 for each filter.Layer
+	sHas      = sLayerLen + 4*layers // uint32: a bit for each layer that is there
+	sBad      = sHas + 4             // uint32: a bit for each layer that is malformed
+	sCause    = sBad + 4             // uint32: the first cause
+	sFlags    = sCause + 4           // uint32: flag…
+	sNTags    = sFlags + 4           // uint32
+	sVerdict  = sNTags + 4           // uint32
+	sReason   = sVerdict + 4         // uint32
+	sRule     = sReason + 4          // uint32: deciding rule, or the number of rules
+	sNEffects = sRule + 4            // uint32
+	sClear    = sLayerLen + 8        // from LayerEth on
+	sClearEnd = sNEffects + 4
 
-	sLayerAt = sClearEnd       // uint32 for each filter.Layer: where it begins in the frame
-	sLen     = sLayerAt + 4*16 // uint32: the frame's length
-	sShift   = sLen + 4        // uint32: 4 where a tag was put back
-	sNetAt   = sShift + 4      // uint32: where the network layer begins
-	sNetLen  = sNetAt + 4      // uint32
-	sEther   = sNetLen + 4     // uint32: EtherType
-	sOUI     = sEther + 4      // uint32
-	sSNAP    = sOUI + 4        // uint32
-	sEffects = sSNAP + 4       // uint32 each: rules to be carried out, 8
+	sMark  = sClearEnd            // uint32
+	sFrom  = sMark + 4            // uint32: rules below are done with
+	sBest  = sFrom + 4            // uint32
+	sAtoms = (sBest + 4 + 7) &^ 7 // bits: tests that an occurrence in an option has stood, cleared for each DHCP message
+
+	sLayerAt = sAtoms + atomBytes  // uint32 for each filter.Layer: where it begins in the frame
+	sLen     = sLayerAt + 4*layers // uint32: the frame's length
+	sStable  = sLen + 4            // uint32: how many of the skb's bytes are the kernel's own
+	sMoving  = sStable + 4         // uint32: 1 if more could not be made so
+	sFetchAt = sMoving + 4         // uint32 each: place and number of bytes that are read
+	sFetchN  = sFetchAt + 4
+	sShift   = sFetchN + 4 // uint32: 4 where a tag was put back
+	sNetAt   = sShift + 4  // uint32: where the network layer begins
+	sNetLen  = sNetAt + 4  // uint32
+	sEther   = sNetLen + 4 // uint32: EtherType
+	sOUI     = sEther + 4  // uint32
+	sSNAP    = sOUI + 4    // uint32
+	sEffects = sSNAP + 4   // uint32 each: rules to be carried out, 8
 
 	// The walk over DHCP options.
 	sWalkField = sEffects + 4*8 // uint32: 0 options, 1 file, 2 sname
@@ -108,11 +114,37 @@ const (
 	sSlotMask = sSlotBase + 4
 	sSlotMine = sSlotMask + 4
 	sSlotFree = sSlotMine + 4
-	sCaptures = sSlotFree + 4 // 8 bytes each: the first occurrence of a field in options
+	sTextHash = (sSlotFree + 4 + 7) &^ 7 // 8 bytes: the hash of a text
+	sCaptures = sTextHash + 8            // 8 bytes each: the first occurrence of a field in options, or its hash
 
-	maxCaptures = 8
-	scratchSize = sCaptures + 8*maxCaptures + 8
+	maxCaptures = 32 // more than there are such fields
+
+	sCgroupID  = sCaptures + 8*maxCaptures // 8 bytes: number of the sender's cgroup
+	sCgroupLen = sCgroupID + 8             // 8 bytes: length of its path
+	sCgroup    = sCgroupLen + 8            // the path, zeros behind it
+
+	// The key of a shape: its candidates may look up other keys between two of its own.
+	sShapeKey    = sCgroup + cgroupRoom
+	shapeKeyRoom = 2*textPart + 64
+
+	sUID = sShapeKey + shapeKeyRoom // uint32: the sender's
+	sPID = sUID + 4                 // uint32
+
+	sLeftLen = sPID + 4 // uint32: length of what is at sLeft
+
+	// A joint test on several fields in options.
+	sLevel      = sLeftLen + 4    // uint32: the field that is looked for
+	sJointEnded = sLevel + 4      // uint32: 1 when every combination was tried
+	sWithin     = sJointEnded + 4 // uint32: 1 if the walk stands on an option of the field
+	sStep       = sWithin + 4     // uint32: number of its next occurrence in that option
+	sOuter      = sStep + 4       // for each field: the walk and these two, while inner ones are looked for
+	scratchSize = (sOuter+4*outerWords*(maxJoint-1)+7)&^7 + 8
+
+	layers    = 12 // filter.LayerIEEE1722 is the last
+	atomBytes = 64
 )
+
+const _ = -uint(layers - 1 - filter.LayerIEEE1722) // does not compile unless it is 0
 
 // Bits of sFlags.
 const (
@@ -129,6 +161,8 @@ const (
 	flagSender // the sender is known
 	flagIface  // the interface's name is known
 	flagAudited
+	flagIngress
+	flagTooMany // a joint test was given up
 )
 
 // Bits of sWalkFlags.

@@ -1,17 +1,13 @@
 package bpf
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
-
-	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // Limits are token buckets as in firewall: a table of fixed size, so that no flood
@@ -84,77 +80,6 @@ func bucketType() btf.Type {
 	u64 := &btf.Int{Name: "unsigned long", Size: 8}
 	return &btf.Struct{Name: "postern_bucket", Size: bucketBytes, Members: []btf.Member{
 		{Name: "lock", Type: lock}, {Name: "key", Type: u64, Offset: 8 * bucketKey}, {Name: "full", Type: u64, Offset: 8 * bucketFull}}}
-}
-
-func limitKeyName(kind int) string { return fmt.Sprintf("limit_key_%d", kind) }
-
-// limitKey emits the function that makes a key of a frame's fields at sHash; it
-// returns 0 if the frame lacks one. The numbers are drawn from the layout's secret, so
-// that a sender cannot choose keys that collide, and that the next policy finds the
-// same buckets.
-func (g *gen) limitKey(kind int) func() *code {
-	c := newCode(limitKeyName(kind))
-	none := c.label()
-	seed := sha256.New()
-	seed.Write(g.plan.layout.Seed)
-	for _, f := range g.limitKinds[kind] {
-		seed.Write([]byte(f.Name + " "))
-	}
-	random := rand.NewChaCha8([32]byte(seed.Sum(nil)))
-	c.prologue()
-	c.emit(asm.LoadImm(asm.R0, int64(random.Uint64()), asm.DWord))
-	c.st(sHash, asm.R0, asm.DWord)
-	for _, f := range g.limitKinds[kind] {
-		got, size := c.label(), partBytes(f.Type)
-		g.occurrences(c, f, func(v operand, next label) {
-			g.keyPart(c, v, f.Type, sKey, next)
-			c.ja(got)
-		})
-		if optionFields[f.Name] != nil {
-			g.captured(c, f, none)
-		} else {
-			c.ja(none)
-		}
-		c.mark(got)
-		c.ld(asm.R0, sHash, asm.DWord)
-		for i := 0; i < size; i += 8 {
-			c.ld(asm.R1, sKey+i, asm.DWord)
-			c.emit(asm.LoadImm(asm.R2, int64(random.Uint64()|1), asm.DWord), asm.Xor.Reg(asm.R0, asm.R1), asm.Mul.Reg(asm.R0, asm.R2))
-			c.mov(asm.R1, asm.R0)
-			c.emit(asm.RSh.Imm(asm.R1, 29), asm.Xor.Reg(asm.R0, asm.R1))
-		}
-		c.st(sHash, asm.R0, asm.DWord)
-	}
-	c.ld(asm.R0, sHash, asm.DWord)
-	c.emit(asm.Or.Imm(asm.R0, 1)) // no key is 0
-	c.st(sHash, asm.R0, asm.DWord)
-	c.retImm(1)
-	c.mark(none)
-	c.retImm(0)
-	return func() *code { return c }
-}
-
-// captured puts the first occurrence of a field in options into sKey.
-func (g *gen) captured(c *code, f *filter.Field, none label) {
-	if !f.Type.Numeric() {
-		g.refuse("a key of %s, which is in a DHCP option and no number", f.Name)
-		return
-	}
-	slot, ok := g.captures[f.Name]
-	if !ok {
-		slot = len(g.captures)
-		g.captures[f.Name] = slot
-	}
-	if slot >= maxCaptures {
-		g.refuse("more than %d fields in DHCP options as keys of limits", maxCaptures)
-		return
-	}
-	found := c.label()
-	g.atom(c, filter.Ref{Field: f}, test{kind: captureFirst, slot: slot}, found)
-	c.ja(none)
-	c.mark(found)
-	c.ld(asm.R0, sCaptures+8*slot, asm.DWord)
-	c.st(sKey, asm.R0, asm.DWord)
 }
 
 // take emits the function that takes a token of limit R3's bucket for the frame; it

@@ -37,8 +37,8 @@ func guard(t testing.TB, src string, o Options) *guarded {
 	}
 	t.Cleanup(g.Close)
 	ifi := g.Ifi[0]
-	g.near = ifi.Index
-	g.iface = filter.Meta{Iface: ifi.Name, HasIfaceMAC: true, IfaceMAC: [6]byte(ifi.HardwareAddr)}
+	g.near, g.ifindex = ifi.Index, ifi.Index
+	g.iface = filter.Meta{Sender: g.iface.Sender, Iface: ifi.Name, HasIfaceMAC: true, IfaceMAC: [6]byte(ifi.HardwareAddr)}
 	if err := g.engine.SetInterface(ifi.Index, ifi.Name, ifi.HardwareAddr, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -103,6 +104,7 @@ func (g *gen) slice(c *code, s filter.Slice, v operand, outside label) (operand,
 		return g.sliceFromEnd(c, s, v, outside)
 	}
 	v.mem, v.atAdd = v.mem+s.Off, v.atAdd+s.Off
+	v.most = max(v.most-s.Off, 0)
 	return v, true
 }
 
@@ -112,14 +114,19 @@ func (g *gen) sliceFromEnd(c *code, s filter.Slice, v operand, outside label) (o
 	if n < 0 {
 		n = -s.Off
 	}
-	if n > -s.Off {
-		return v, false
-	}
-	if v.atSlot == 0 {
-		g.refuse("a slice that counts from the end of %s", "text that is not in the frame")
+	if n > -s.Off || v.atSlot == 0 && -s.Off > v.most {
 		return v, false
 	}
 	c.jif(asm.JLT, asm.R1, uint64(-s.Off), outside)
+	if v.atSlot == 0 { // text that is not in the frame
+		c.min(asm.R1, uint64(v.most))
+		c.emit(asm.Add.Reg(asm.R1, regScratch))
+		for i := range n {
+			c.emit(asm.LoadMem(asm.R0, asm.R1, int16(v.mem+s.Off+i), asm.Byte))
+			c.st(sTmp+i, asm.R0, asm.Byte)
+		}
+		return operand{typ: filter.TypeBytes, kind: inMem, mem: sTmp, n: n}, true
+	}
 	c.ld(asm.R2, v.atSlot, asm.Word)
 	c.emit(asm.Add.Reg(asm.R1, asm.R2), asm.Add.Imm(asm.R1, int32(s.Off+v.atAdd)))
 	c.st(sAt, asm.R1, asm.Word)
@@ -151,7 +158,7 @@ func (g *gen) toMem(c *code, v operand, buf int) operand {
 		return v
 	}
 	if v.n > maxBytes {
-		g.refuse("a comparison of %d bytes, more than %d", v.n, maxBytes)
+		g.fail(fmt.Errorf("a comparison of %d bytes, more than %d: %w", v.n, maxBytes, ErrTooLarge))
 		return operand{typ: v.typ, kind: inMem, mem: buf, n: maxBytes}
 	}
 	c.ld(asm.R2, v.atSlot, asm.Word)
@@ -162,11 +169,19 @@ func (g *gen) toMem(c *code, v operand, buf int) operand {
 	return operand{typ: v.typ, kind: inMem, mem: buf, n: v.n}
 }
 
-// fetchFrame is fetch of v.n bytes; those that begin before the network layer
-// may be of a tag that was put back.
+// fetchFrame is fetch of v.n bytes, or of R4, at most maxBytes, where that is negative;
+// those that begin before the network layer may be of a tag that was put back.
 func (g *gen) fetchFrame(c *code, v operand, buf int) {
-	if v.atSlot != sAt && (v.atSlot != layerAt(filter.LayerFrame) || v.atAdd >= 16) {
-		c.fetchAll(buf, v.n)
+	plain := func() {
+		if v.n >= 0 {
+			c.fetchAll(buf, v.n)
+		} else {
+			c.fetch(buf, maxBytes)
+		}
+	}
+	early := v.atSlot == sAt || v.atSlot >= sTagAt && v.atSlot < sTagLen || v.atSlot == layerAt(filter.LayerFrame) && v.atAdd < 16
+	if !early {
+		plain()
 		return
 	}
 	late, done := c.label(), c.label()
@@ -174,13 +189,15 @@ func (g *gen) fetchFrame(c *code, v operand, buf int) {
 	c.jif(asm.JEq, asm.R0, 0, late)
 	c.jif(asm.JGE, asm.R2, 16, late)
 	c.mov(asm.R3, asm.R2)
-	c.imm(asm.R4, uint64(v.n))
+	if v.n >= 0 {
+		c.imm(asm.R4, uint64(v.n))
+	}
 	c.imm(asm.R5, uint64(buf))
 	c.call(fnTagged)
 	g.needs(fnTagged, tagged)
 	c.ja(done)
 	c.mark(late)
-	c.fetchAll(buf, v.n)
+	plain()
 	c.mark(done)
 }
 
@@ -208,6 +225,12 @@ func tagged() *code {
 	c.ja(loop)
 	c.mark(copied)
 	c.jif(asm.JGT, asm.R4, maxBytes, done)
+	c.imm(asm.R2, 12)
+	c.still(func() {
+		c.ld(asm.R4, sFetchN, asm.Word)
+		c.jif(asm.JGT, asm.R4, maxBytes, done)
+		c.jif(asm.JEq, asm.R4, 0, done)
+	})
 	c.mov(asm.R1, regSKB)
 	c.imm(asm.R2, 12)
 	c.mov(asm.R3, asm.R7)
@@ -257,11 +280,8 @@ func (c *code) words(mem int, want []byte, lt, gt label) {
 // orderText compares text, which has zeros behind it and none within, with a
 // constant: the first difference decides, and the shorter ends in a zero.
 func (g *gen) orderText(c *code, v operand, want []byte, lt, eq, gt label) {
-	for _, b := range want {
-		if b == 0 {
-			g.refuse("a comparison of text with a NUL in it (%q)", want)
-			return
-		}
+	if n := bytes.IndexByte(want, 0); n >= 0 {
+		want, eq = want[:n], lt
 	}
 	if v.kind != inMem || v.most == 0 {
 		g.refuse("a comparison of text that is not at a place of its own (%q)", want)

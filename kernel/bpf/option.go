@@ -11,34 +11,56 @@ import (
 // Tests on fields in DHCP options are made while the options are walked, once for
 // each frame: an atom is a test that some occurrence has stood or not. It has a bit.
 type atom struct {
-	ref  filter.Ref
-	test test
-	bit  int
+	ref   filter.Ref
+	test  test
+	bit   int
+	where string // for errors
 }
 
 // maxAtoms is the number of bits there are.
-const maxAtoms = 8 * (sClearEnd - sAtoms)
+const maxAtoms = 8 * atomBytes
 
 // atom goes to yes if an occurrence in an option stands the test.
 func (g *gen) atom(c *code, r filter.Ref, t test, yes label) {
-	k := t.key(r)
-	bit, ok := g.atomBit[k]
-	if !ok {
-		bit = len(g.atoms)
-		if bit == maxAtoms {
-			g.fail(fmt.Errorf("more than %d tests on DHCP options: %w", maxAtoms, ErrTooLarge))
-			return
-		}
-		g.atomBit[k] = bit
-		g.atoms = append(g.atoms, atom{r, t, bit})
-		g.atomWhere = append(g.atomWhere, g.where)
+	if t.late() {
+		g.jointOne(c, r, t, yes)
+		return
 	}
+	bit, fresh := g.bit(t.key(r))
+	if fresh {
+		g.atoms = append(g.atoms, atom{r, t, bit, g.where})
+	}
+	c.ifBit(bit, yes)
+}
+
+// bit gives the number of a test's bit, and whether it is a new one.
+func (g *gen) bit(key string) (bit int, fresh bool) {
+	if bit, ok := g.atomBit[key]; ok {
+		return bit, false
+	}
+	bit = len(g.atomBit)
+	if bit == maxAtoms {
+		g.fail(fmt.Errorf("more than %d tests on DHCP options: %w", maxAtoms, ErrTooLarge))
+		return 0, false
+	}
+	g.atomBit[key] = bit
+	return bit, true
+}
+
+// ifBit goes to yes if a test on options was stood.
+func (c *code) ifBit(bit int, yes label) {
 	no := c.label()
 	c.testBits(sFlags, flagDHCP, no)
 	c.ld(asm.R0, sAtoms+bit/8, asm.Byte)
 	c.emit(asm.And.Imm(asm.R0, 1<<(bit%8)))
 	c.jif(asm.JNE, asm.R0, 0, yes)
 	c.mark(no)
+}
+
+func (c *code) setBit(bit int) {
+	c.ld(asm.R0, sAtoms+bit/8, asm.Byte)
+	c.emit(asm.Or.Imm(asm.R0, 1<<(bit%8)))
+	c.st(sAtoms+bit/8, asm.R0, asm.Byte)
 }
 
 // optionField tells how to read a field in the data of an option.
@@ -52,6 +74,7 @@ type optionField struct {
 	// R7 is the step's number, and sSubNext is 0 at the first.
 	steps uint64
 	bare  bool // the data is not looked at
+	leads bool // those elsewhere come behind those in options, and are known when the walk is over
 }
 
 // fnEach begins the names of those callbacks.
@@ -84,7 +107,7 @@ func (g *gen) inspectOption(c *code) {
 
 func (g *gen) inspectAtom(c *code, i int) {
 	a := g.atoms[i]
-	g.where = g.atomWhere[i]
+	g.where = a.where
 	f := optionFields[a.ref.Field.Name]
 	next := c.label()
 	c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
@@ -101,7 +124,7 @@ func (g *gen) inspectAtom(c *code, i int) {
 		yes := c.label()
 		g.inspectValue(c, f, a, yes, next, next)
 		c.mark(yes)
-		c.setAtom(a)
+		c.setBit(a.bit)
 	} else {
 		name := fmt.Sprint(fnEach, a.bit)
 		g.needs(name, func() *code { return g.eachValue(name, f, a) })
@@ -110,12 +133,6 @@ func (g *gen) inspectAtom(c *code, i int) {
 		c.loop(name)
 	}
 	c.mark(next)
-}
-
-func (c *code) setAtom(a atom) {
-	c.ld(asm.R0, sAtoms+a.bit/8, asm.Byte)
-	c.emit(asm.Or.Imm(asm.R0, 1<<(a.bit%8)))
-	c.st(sAtoms+a.bit/8, asm.R0, asm.Byte)
 }
 
 // inspectValue goes to yes if the occurrence stands the test, to no if not, and to
@@ -137,7 +154,7 @@ func (g *gen) eachValue(name string, f *optionField, a atom) *code {
 	c.callback()
 	g.inspectValue(c, f, a, yes, no, done)
 	c.mark(yes)
-	c.setAtom(a)
+	c.setBit(a.bit)
 	c.mark(done)
 	c.retImm(1)
 	c.mark(no)
@@ -296,7 +313,7 @@ func duid(typ uint64) func(c *code, no label) {
 // optionFields are the fields that occur in options, with the computed ones of the
 // same name where they also occur elsewhere.
 var optionFields = map[string]*optionField{
-	"dhcp.option.type":                  {bare: true, each: single(func(c *code, _ label) operand { c.ld(regValue, sCode, asm.Word); return operand{} })},
+	"dhcp.option.type":                  {bare: true, leads: true, each: single(func(c *code, _ label) operand { c.ld(regValue, sCode, asm.Word); return operand{} })},
 	"dhcp.option.value":                 {each: single(func(c *code, _ label) operand { return c.tail(0, false) })},
 	"dhcp.option.subnet_mask":           optNumber(1, 4),
 	"dhcp.option.router":                optList(3),

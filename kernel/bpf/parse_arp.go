@@ -36,6 +36,15 @@ func (c *code) arp(done label) {
 	c.ja(sized)
 
 	c.mark(header)
+	// What nearly every packet says, in one comparison.
+	unusual := c.label()
+	c.jif(asm.JLT, asm.R8, 28, unusual)
+	c.ldbe(asm.R0, sNet, 6)
+	c.emit(asm.LoadImm(asm.R1, 0x0001_0800_0604, asm.DWord))
+	c.jreg(asm.JNE, asm.R0, asm.R1, unusual)
+	c.imm(asm.R8, 28)
+	c.ja(sound)
+	c.mark(unusual)
 	// R3 = 8 + 2*hln + 2*pln
 	c.ld(asm.R3, sNet+4, asm.Byte)
 	c.ld(asm.R2, sNet+5, asm.Byte)
@@ -136,7 +145,7 @@ func (c *code) arpOdd(out label) {
 	c.sti(sAt, 0, asm.Word)
 	c.mark(compared)
 
-	// The hardware addresses to where they stand in a packet of the usual sizes,
+	// The hardware addresses to where they stand in a packet of the unusual sizes,
 	// with the first six bytes of the target's whatever its size, where there are
 	// as many, and four of the sender's protocol address.
 	// sSize: bit 0 if the target hardware address is all zero, bit 1 the sender's.
@@ -164,7 +173,7 @@ func (c *code) arpOdd(out label) {
 	c.ja(out)
 }
 
-// arpOddAddresses brings each pair of addresses of the usual size to sNet.
+// arpOddAddresses brings each pair of addresses of the unusual size to sNet.
 func (c *code) arpOddAddresses() {
 	noHW, ethernet, noIP := c.label(), c.label(), c.label()
 	c.ldbe(asm.R0, sNet, 2)

@@ -51,6 +51,17 @@ func (c *code) dhcpWalk() {
 	c.mark(done)
 }
 
+// startWalk goes back to the first option.
+func (c *code) startWalk() {
+	c.sti(sWalkField, 0, asm.Word)
+	c.ld(asm.R0, layerAt(filter.LayerDHCP), asm.Word)
+	c.ld(asm.R1, layerLen(filter.LayerDHCP), asm.Word)
+	c.mov(asm.R2, asm.R0)
+	c.emit(asm.Add.Imm(asm.R2, dhcpCookie), asm.Add.Reg(asm.R0, asm.R1))
+	c.st(sWalkAt, asm.R2, asm.Word)
+	c.st(sWalkEnd, asm.R0, asm.Word)
+}
+
 // loop calls the callback R1 times at most.
 func (c *code) loop(callback string) {
 	c.emit(asm.StoreMem(asm.RFP, -16, regSKB, asm.DWord), asm.StoreMem(asm.RFP, -8, regScratch, asm.DWord))
@@ -65,12 +76,12 @@ func (c *code) callback() {
 	c.emit(asm.LoadMem(regSKB, asm.R2, 0, asm.DWord), asm.LoadMem(regScratch, asm.R2, 8, asm.DWord))
 }
 
-// walkOptions makes a callback that walks one option, Pad or End. inspect emits what
-// is to be known of the option sCode with sDataLen bytes at sDataAt. The message's
-// own checks come before it in fnOption.
-func walkOptions(name string, inspect func(*code)) *code {
+// walkOptions makes a function that walks one option, Pad or End, and returns 1 where
+// there is none. inspect emits what is to be known of the option sCode with sDataLen
+// bytes at sDataAt. The message's own checks come before it in fnOption.
+func walkOptions(name string, begin, inspect func(*code)) *code {
 	c := newCode(name)
-	c.callback()
+	begin(c)
 	const at, end = asm.R7, asm.R8
 	pad, last, nextField, two, fits := c.label(), c.label(), c.label(), c.label(), c.label()
 	pastEnd := c.label()

@@ -202,5 +202,6 @@ func (c *code) showDHCP() {
 	c.mark(plain)
 	c.present(filter.LayerDHCP)
 	c.or(sFlags, flagDHCP)
+	c.clear(sAtoms, atomBytes)
 	c.mark(done)
 }

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -54,6 +55,7 @@ func layoutSet(d *firewall.SetDecl, index int) *setLayout {
 
 func setMapName(slot int) string      { return fmt.Sprintf("set_%d", slot) }
 func (s *setLayout) mapName() string  { return setMapName(s.index) }
+func (s *setLayout) hasName() string  { return fmt.Sprintf("set_%d_has", s.index) }
 func (s *setLayout) funcName() string { return fmt.Sprintf("set_mask_%d", s.index) }
 
 const (
@@ -61,48 +63,71 @@ const (
 	mapSets  = "set_count" // uint32 each: how many of them are in use, and set…
 )
 
-// inSet is `(f, g) in @set`.
+// inSet is `(f, g) in @set`. A field may occur in DHCP options, or elsewhere, or both:
+// each way to combine them is a test of its own.
 func (g *gen) inSet(c *code, e *filter.In, yes, no label) {
-	part, inOptions := 0, 0
-	for i, r := range e.Fields {
-		if optionFields[r.Field.Name] != nil {
-			part = i
-			inOptions++
-		}
-	}
 	if g.sets[e.Set] == nil {
 		c.ja(no)
 		return
 	}
-	if inOptions > 1 {
-		g.refuse("%s: two fields in DHCP options", e)
-		return
+	var must, may uint
+	for i, r := range e.Fields {
+		switch {
+		case optionFields[r.Field.Name] == nil:
+		case outside(r.Field):
+			may |= 1 << i
+		default:
+			must |= 1 << i
+		}
 	}
-	g.any(c, e.Fields[part], test{kind: inSet, in: e, part: part}, yes, no)
+	for some := may; ; some = (some - 1) & may {
+		next := c.label()
+		switch t := (test{kind: inSet, in: e, parts: must | some}); bits.OnesCount(t.parts) {
+		case 0:
+			g.otherParts(c, t, 0, yes, next)
+		case 1:
+			i := bits.TrailingZeros(t.parts)
+			g.atom(c, e.Fields[i], t, yes)
+		default:
+			g.jointIn(c, t, yes)
+		}
+		c.mark(next)
+		if some == 0 {
+			break
+		}
+	}
+	c.ja(no)
 }
 
-// standSet goes to yes if the operand and some occurrences of the other fields are
-// in the set.
+// standSet goes to yes if the operand, which is the one field of t.parts, and some
+// occurrences of the other fields are in the set.
 func (g *gen) standSet(c *code, v operand, t test, yes, no label) {
-	s := g.sets[t.in.Set]
-	g.keyPart(c, v, s.decl.Types[t.part], sKey+s.off[t.part], no)
-	g.otherParts(c, s, t, 0, yes, no)
+	g.setPart(c, v, t, bits.TrailingZeros(t.parts), no)
+	g.otherParts(c, t, 0, yes, no)
 }
 
-func (g *gen) otherParts(c *code, s *setLayout, t test, i int, yes, no label) {
-	if i == len(t.in.Fields) {
-		g.lookupSet(c, s, yes, no)
+// setPart writes the i-th part of a key.
+func (g *gen) setPart(c *code, v operand, t test, i int, none label) {
+	s := g.sets[t.in.Set]
+	g.keyPart(c, v, s.decl.Types[i], sKey+s.off[i], none)
+}
+
+// otherParts looks up each combination of the fields from the i-th on that are not in
+// the key already.
+func (g *gen) otherParts(c *code, t test, i int, yes, no label) {
+	switch {
+	case i == len(t.in.Fields):
+		g.lookupSet(c, g.sets[t.in.Set], yes, no)
 		return
-	}
-	if i == t.part {
-		g.otherParts(c, s, t, i+1, yes, no)
+	case t.parts&(1<<i) != 0:
+		g.otherParts(c, t, i+1, yes, no)
 		return
 	}
 	r := t.in.Fields[i]
 	g.occurrences(c, r.Field, func(v operand, next label) {
 		if v, ok := g.refer(c, r, v, next); ok {
-			g.keyPart(c, v, s.decl.Types[i], sKey+s.off[i], next)
-			g.otherParts(c, s, t, i+1, yes, next)
+			g.setPart(c, v, t, i, next)
+			g.otherParts(c, t, i+1, yes, next)
 		}
 	})
 	c.ja(no)
@@ -143,21 +168,35 @@ func (g *gen) keyPart(c *code, v operand, t filter.Type, off int, none label) {
 	}
 }
 
-// lookupSet looks sKey up under every mask.
+// lookupSet looks sKey up in the set.
 func (g *gen) lookupSet(c *code, s *setLayout, yes, no label) {
-	g.needs(s.funcName(), func() *code { return s.lookup() })
+	g.needs(s.hasName(), s.has)
+	g.needs(s.funcName(), s.lookup)
+	c.call(s.hasName())
+	c.jif(asm.JNE, asm.R0, 0, yes)
+	c.ja(no)
+}
+
+// has is the function that looks sKey up under every mask. It is not emitted in place: the
+// kernel takes a time as long as the program for each loop and each look-up that it patches.
+func (s *setLayout) has() *code {
+	c := newCode(s.hasName())
+	none := c.label()
+	c.prologue()
 	c.sti(sFound, 0, asm.Word)
 	c.sti(sIndex, int64(s.index), asm.Word)
 	c.mapPtr(asm.R1, mapSets)
 	c.ptr(asm.R2, sIndex)
 	c.helper(asm.FnMapLookupElem)
-	c.jif(asm.JEq, asm.R0, 0, no)
+	c.jif(asm.JEq, asm.R0, 0, none)
 	c.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.Word))
 	c.min(asm.R1, maxMasks)
 	c.loop(s.funcName())
 	c.ld(asm.R0, sFound, asm.Word)
-	c.jif(asm.JNE, asm.R0, 0, yes)
-	c.ja(no)
+	c.ret()
+	c.mark(none)
+	c.retImm(0)
+	return c
 }
 
 // lookup is the callback that looks sKey up under one mask.

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/firewall/filter"
 )
 
@@ -25,19 +26,25 @@ const (
 	mapCandidates = "candidates"
 )
 
-// match emits the function that looks a frame up in a shape's map, once for each
-// occurrence of the field that may occur often.
+// match emits the function that looks a frame up in a shape's map.
 func (g *gen) match(s *shape) *code {
 	c := newCode(s.funcName())
 	g.where = "policy " + g.prog.Policy.Name
-	out := c.label()
 	c.prologue()
+	g.matchHere(c, s)
+	c.retImm(0)
+	return c
+}
+
+// matchHere looks a frame up in a shape's map, once for each occurrence of the field
+// that may occur often.
+func (g *gen) matchHere(c *code, s *shape) {
+	out := c.label()
 	c.ld(asm.R0, sBest, asm.Word)
 	c.jif(asm.JLE, asm.R0, uint64(s.First), out)
-	many := -1
+	many := s.many()
 	for i, part := range s.Parts {
-		if part.Field.Many {
-			many = i
+		if i == many {
 			continue
 		}
 		got := c.label()
@@ -51,12 +58,11 @@ func (g *gen) match(s *shape) *code {
 	if many < 0 {
 		g.probe(c, s)
 		c.mark(out)
-		c.retImm(0)
-		return c
+		return
 	}
 	f := s.Parts[many].Field
-	if o := optionFields[f.Name]; o != nil {
-		g.matchOptions(c, s, many, o)
+	if optionFields[f.Name] != nil {
+		g.matchOptions(c, s, many)
 	}
 	g.occurrences(c, f, func(v operand, next label) {
 		g.shapePart(c, s, many, v, next)
@@ -71,13 +77,16 @@ func (g *gen) match(s *shape) *code {
 		c.ja(next)
 	})
 	c.mark(out)
-	c.retImm(0)
-	return c
+}
+
+// many is the part of the shape's key whose field may occur often, -1 if there is none.
+func (s *shape) many() int {
+	return slices.IndexFunc(s.Parts, func(p firewall.KeyPart) bool { return p.Field.Many })
 }
 
 // shapePart writes the bits of a value that count into the key.
 func (g *gen) shapePart(c *code, s *shape, i int, v operand, none label) {
-	part, off := s.Parts[i], sKey+s.off[i]
+	part, off := s.Parts[i], sShapeKey+s.off[i]
 	switch {
 	case v.kind == inReg:
 		if part.Bits < 64 {
@@ -106,71 +115,35 @@ func (g *gen) shapePart(c *code, s *shape, i int, v operand, none label) {
 
 // matchOptions walks the options again, and looks up each occurrence of the field
 // in them.
-func (g *gen) matchOptions(c *code, s *shape, part int, o *optionField) {
-	none := c.label()
-	walk, each := fnEach+s.funcName(), fnEach+s.funcName()+"_value"
-	value := func(f *code, no, done label) {
-		o.each(f, func(v operand, next label) {
-			v.typ = s.Parts[part].Field.Type
-			g.shapePart(f, s, part, v, next)
-			g.probe(f, s) // here, since calls nest no deeper than eight
-			f.ja(next)
-		}, no, done)
-	}
-	g.needs(walk, func() *code {
-		return walkOptions(walk, func(f *code) {
-			next := f.label()
-			if o.code != 0 {
-				f.ld(asm.R0, sCode, asm.Word)
-				f.jif(asm.JNE, asm.R0, uint64(o.code), next)
-			}
-			f.optionData()
-			if o.steps == 0 {
-				value(f, next, next)
-			} else {
-				f.sti(sSubNext, 0, asm.Word)
-				f.imm(asm.R1, o.steps)
-				f.loop(each)
-			}
-			f.mark(next)
-		})
-	})
-	if o.steps != 0 {
-		g.needs(each, func() *code {
-			f := newCode(each)
-			no, done := f.label(), f.label()
-			f.mov(asm.R7, asm.R1)
-			f.callback()
-			value(f, no, done)
-			f.mark(no)
-			f.retImm(0)
-			f.mark(done)
-			f.retImm(1)
-			return f
-		})
-	}
+func (g *gen) matchOptions(c *code, s *shape, part int) {
+	none, each := c.label(), fnEach+s.funcName()
+	walk := &joint{where: g.where, levels: []level{{ref: filter.Ref{Field: s.Parts[part].Field}}}, stand: func(c *code, v operand, _, no label) {
+		g.shapePart(c, s, part, v, no)
+		g.probe(c, s) // here, since calls nest no deeper than eight
+		c.ja(no)
+	}}
+	g.needs(each, func() *code { return g.eachJoint(each, walk) })
 	c.testBits(sFlags, flagDHCP, none)
 	c.testBits(sFlags, flagCookie, none)
-	c.sti(sWalkField, 0, asm.Word)
-	c.ld(asm.R0, layerAt(filter.LayerDHCP), asm.Word)
-	c.ld(asm.R1, layerLen(filter.LayerDHCP), asm.Word)
-	c.mov(asm.R2, asm.R0)
-	c.emit(asm.Add.Imm(asm.R2, dhcpCookie), asm.Add.Reg(asm.R0, asm.R1))
-	c.st(sWalkAt, asm.R2, asm.Word)
-	c.st(sWalkEnd, asm.R0, asm.Word)
-	c.min(asm.R1, 1<<16)
-	c.loop(walk)
+	c.startWalk()
+	c.sti(sWithin, 0, asm.Word)
+	c.imm(asm.R1, maxJointSteps)
+	c.loop(each)
 	c.mark(none)
 }
 
-// probe looks sKey up and goes through the candidates.
+// probe looks sShapeKey up and goes through the candidates.
 func (g *gen) probe(c *code, s *shape) {
 	out, rest := c.label(), c.label()
-	c.mapPtr(asm.R1, s.mapName())
-	c.ptr(asm.R2, sKey)
-	c.helper(asm.FnMapLookupElem)
-	c.jif(asm.JEq, asm.R0, 0, out)
-	c.mov(asm.R8, asm.R0)
+	if s.table != nil {
+		s.table.find(c, s.mapName(), sShapeKey, s.size, out)
+	} else {
+		c.mapPtr(asm.R1, s.mapName())
+		c.ptr(asm.R2, sShapeKey)
+		c.helper(asm.FnMapLookupElem)
+		c.jif(asm.JEq, asm.R0, 0, out)
+		c.mov(asm.R8, asm.R0)
+	}
 	others := false
 	for _, cs := range s.Entries {
 		others = others || len(cs) > 1
@@ -307,30 +280,41 @@ func (g *gen) shapeContents() {
 		if !s.mapped {
 			continue
 		}
-		t := contents{keySize: s.size, valSize: entryBytes}
 		s.findSameRest()
+		var entryKeys, entries [][]byte
 		for _, key := range slices.Sorted(maps.Keys(s.Entries)) {
 			cs := s.Entries[key]
-			t.keys = append(t.keys, s.mapKey(key)...)
 			first := len(cands.keys) / 4
 			rest := 0
 			if s.sameRest == nil {
 				rest = g.rest(cs[0].Rest, cs[0].Rule)
 			}
+			var entry []byte
 			for _, v := range []int{cs[0].Rule, rest, first, len(cs) - 1} {
-				t.vals = binary.NativeEndian.AppendUint32(t.vals, uint32(v))
+				entry = binary.NativeEndian.AppendUint32(entry, uint32(v))
 			}
+			entryKeys, entries = append(entryKeys, s.mapKey(key)), append(entries, entry)
 			for i, x := range cs[1:] {
 				cands.keys = binary.NativeEndian.AppendUint32(cands.keys, uint32(first+i))
 				cands.vals = binary.NativeEndian.AppendUint32(cands.vals, uint32(x.Rule))
 				cands.vals = binary.NativeEndian.AppendUint32(cands.vals, uint32(g.rest(x.Rest, x.Rule)))
 			}
 		}
-		g.contents[s.mapName()] = t
-		g.maps[s.mapName()] = &ebpf.MapSpec{Name: s.mapName(), Type: ebpf.Hash, KeySize: uint32(s.size), ValueSize: entryBytes, MaxEntries: uint32(len(s.Entries))}
+		g.shapeMap(s, entryKeys, entries)
 	}
 	g.contents[mapCandidates] = cands
 	g.maps[mapCandidates] = &ebpf.MapSpec{Name: mapCandidates, Type: ebpf.Array, KeySize: 4, ValueSize: candBytes, MaxEntries: uint32(max(1, len(cands.keys)/4))}
+}
+
+// shapeMap makes the shape's map: a table, or a hash map where none can be made.
+func (g *gen) shapeMap(s *shape, keys, entries [][]byte) {
+	spec := &ebpf.MapSpec{Name: s.mapName(), Type: ebpf.Hash, KeySize: uint32(s.size), ValueSize: entryBytes, MaxEntries: uint32(len(keys))}
+	t := contents{keySize: s.size, valSize: entryBytes, keys: slices.Concat(keys...), vals: slices.Concat(entries...)}
+	if s.table = newTable(keys); s.table != nil {
+		t = s.table.contents(keys, entries)
+		spec.Type, spec.KeySize, spec.ValueSize, spec.MaxEntries = ebpf.Array, 4, uint32(t.valSize), uint32(len(s.table.slots))
+	}
+	g.contents[s.mapName()], g.maps[s.mapName()] = t, spec
 }
 
 // findSameRest finds the one expression that all candidates of the shape have left, so

@@ -116,6 +116,8 @@ rules:
   - {name: marks, match: arp, limit: {rate: 1/h, burst: 40}, verdict: {mark: 5}}
   - {name: absent, match: arp, limit: {rate: 1/d, burst: 40, per: ip.src}, verdict: accept}
   - {name: asked, match: dhcp.option.dhcp, limit: {rate: 1/d, burst: 2, per: dhcp.option.requested_ip_address}, verdict: accept}
+  - {name: host, match: dhcp.option.hostname, limit: {rate: 1/d, burst: 2, per: [dhcp.option.hostname, sender.comm]}, verdict: accept}
+  - {name: first, match: dhcp, limit: {rate: 1/d, burst: 3, per: [dhcp.option.type, dhcp.option.value]}, verdict: accept}
   - {name: client, match: dhcp, limit: {rate: 1/d, burst: 2, per: [iface.name, dhcp.hw.mac_addr]}, verdict: accept}
 `
 	for _, linear := range []int{12, -1} {

@@ -44,7 +44,7 @@ func (g *gen) main() *code {
 	c.retImm(actShot)
 	c.mark(ready)
 	c.mov(regScratch, asm.R0)
-	c.head()
+	g.head(c)
 	c.stack(asm.R0, kCur)
 	c.st(sCur, asm.R0, asm.Word)
 	g.tooFar(c, finish)
@@ -53,6 +53,7 @@ func (g *gen) main() *code {
 	c.mark(net)
 	c.network(parsed)
 	c.mark(parsed)
+	g.steady(c, finish)
 
 	p := g.prog.Policy
 	if !p.MalformedMatch {
@@ -65,6 +66,7 @@ func (g *gen) main() *code {
 		c.ja(finish)
 	}
 	c.mark(judge)
+	g.joints(c, finish)
 	g.layoutLimits()
 	if len(p.Rules) <= g.opt.linear {
 		g.linear(c, finish)
@@ -97,9 +99,9 @@ func (g *gen) packetSockets(c *code) {
 	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 	c.jif(asm.JEq, asm.R1, 0, other)
-	c.helper(asm.FnSkFullsock)
-	c.jif(asm.JEq, asm.R0, 0, other)
-	c.emit(asm.LoadMem(asm.R0, asm.R0, 4, asm.Word)) // struct bpf_sock, family
+	// The family stands in every kind of socket (struct sock_common): no helper is
+	// needed to tell a packet socket from others.
+	c.emit(asm.LoadMem(asm.R0, asm.R1, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
 	c.mark(other)
 	g.letGo(c)
@@ -145,16 +147,16 @@ const (
 // which nobody has told name and address yet is closed: fields that are absent could
 // make a rule that refuses miss.
 func (g *gen) beside(c *code, finish label) {
-	if g.uses("sender.") {
+	if g.opt.Ingress {
+		c.or(sFlags, flagIngress)
+	}
+	if g.uses("sender.") && !g.opt.Ingress {
 		none := c.label()
 		c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
 		c.jif(asm.JEq, asm.R1, 0, none)
 		c.helper(asm.FnSkFullsock)
 		c.jif(asm.JEq, asm.R0, 0, none)
-		c.or(sFlags, flagSender)
-		c.ptr(asm.R1, sComm)
-		c.imm(asm.R2, 16)
-		c.helper(asm.FnGetCurrentComm)
+		g.sender(c)
 		c.mark(none)
 	}
 	if g.uses("iface.") {
@@ -166,9 +168,9 @@ func (g *gen) beside(c *code, finish label) {
 		g.byDefault(c, firewall.ReasonUnknownInterface, firewall.Drop)
 		c.ja(finish)
 		c.mark(known)
-		for i := 0; i < ifaceSenders; i += 8 {
-			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(i), asm.DWord))
-			c.st(sIface+i, asm.R1, asm.DWord)
+		for i, to := range []int{sIface, sIface + 8, sIfaceMAC} {
+			c.emit(asm.LoadMem(asm.R1, asm.R0, int16(8*i), asm.DWord))
+			c.st(to, asm.R1, asm.DWord)
 		}
 		c.or(sFlags, flagIface)
 	}
