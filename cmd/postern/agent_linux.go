@@ -186,6 +186,7 @@ func (t *term) agent(ctx context.Context, file string) error {
 		defer func() { stop(); _ = server.Close(); _ = metrics.Close() }()
 		return agent.Run(jctx)
 	})
+	jobs.Go(func() error { tellAlive(jctx, agent, log); return nil })
 	jobs.Go(func() error { watchFence(jctx, door, c, log); return nil })
 	notifySystemd(log, daemon.SdNotifyReady)
 	if err := jobs.Wait(); err != nil {
@@ -214,6 +215,22 @@ func netInterfaces(c *cluster.Config) (map[netip.Addr]string, error) {
 func notifySystemd(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("telling systemd: " + err.Error())
+	}
+}
+
+// tellAlive tells systemd's watchdog that the agent does its work.
+func tellAlive(ctx context.Context, a *cluster.Agent, log *slog.Logger) {
+	alive, stop := watchdog()
+	defer stop()
+	for {
+		select {
+		case <-alive:
+			if _, err := a.Status(ctx); err == nil {
+				notifySystemd(log, daemon.SdNotifyWatchdog)
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -11,16 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-fw/postern/integration/lab/labtest"
 	"github.com/postern-fw/postern/kernel/gate"
 )
-
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -56,13 +49,13 @@ var built bool
 func options(t testing.TB) Options {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		cannot(t, "needs root for network namespaces and eBPF")
+		labtest.Cannot(t, "needs root for network namespaces and eBPF")
 	}
 	if err := gate.Probe(0); err != nil {
-		cannot(t, "needs a kernel with netfilter's egress hook: "+err.Error())
+		labtest.Cannot(t, "needs a kernel with netfilter's egress hook: "+err.Error())
 	}
 	if _, err := exec.LookPath("unshare"); err != nil {
-		cannot(t, "needs unshare (util-linux)")
+		labtest.Cannot(t, "needs unshare (util-linux)")
 	}
 	built = true
 	dir, err := programs()

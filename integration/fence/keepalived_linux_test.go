@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-fw/postern/cluster"
 	"github.com/postern-fw/postern/integration/lab"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 )
 
 // splitBrain is how many frames for an address do not fit to one node speaking, then another, then
@@ -95,7 +96,7 @@ func TestKeepalived(t *testing.T) {
 		t.Skip("the race detector sees no other process")
 	}
 	if _, err := exec.LookPath("keepalived"); err != nil {
-		cannot(t, "needs keepalived")
+		labtest.Cannot(t, "needs keepalived")
 	}
 	times := 1
 	if os.Getenv("POSTERN_FAILOVERS") != "" {
