@@ -10,9 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -20,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/postern-fw/postern/afpacket"
 	"github.com/postern-fw/postern/cluster"
 	speak "github.com/postern-fw/postern/cluster/announce"
 	"github.com/postern-fw/postern/cluster/etcd"
@@ -116,7 +112,6 @@ func (t *term) agent(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	log := newLog(t.errs).With("node", c.Node)
 	if err := cluster.CheckClock(); err != nil {
 		return &exitError{exitMachine, err}
 	}
@@ -124,13 +119,8 @@ func (t *term) agent(ctx context.Context, file string) error {
 	if err != nil {
 		return t.refused(err)
 	}
-	var told time.Time
-	election, err := newElection(c, cookie, func(err error) {
-		if now := time.Now(); now.Sub(told) > 10*time.Second {
-			told = now
-			log.Warn("what the cluster does is not known: " + err.Error())
-		}
-	})
+	log := newLog(t.errs).With("node", c.Node)
+	election, err := newElection(c, cookie, log)
 	if err != nil {
 		return &exitError{exitNo, fmt.Errorf("%s: etcd: %w", file, err)}
 	}
@@ -141,75 +131,85 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return agentRunning(t, err)
 	}
 	defer server.Close()
-	if _, err := netInterfaces(c); err != nil {
-		return &exitError{exitMachine, err}
-	}
-	door, err := t.fence(c, c.Interfaces())
+	door, err := t.raise(c)
 	if err != nil {
-		return t.refused(err)
+		return err
 	}
-	// What an agent before left open: whether it is ours is found out first.
-	if err := door.Only(); err != nil {
-		return t.refused(err)
-	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	parts := cluster.Parts{Config: c, Election: election, Door: door, Now: cluster.BootTime, Log: log}
-	var agent *cluster.Agent
-	interfaces, _ := netInterfaces(c)
-	voiceCtx, silence := context.WithCancel(context.Background())
+	silent, silence := context.WithCancel(context.Background())
 	defer silence()
-	voice, err := speak.New(voiceCtx, announceOptions(c, log, door, func(a netip.Addr, by net.HardwareAddr) { agent.Conflict(a, by.String()) }), interfaces)
+	agent, err := newNode(silent, c, cluster.Parts{Config: c, Election: election, Door: door, Now: cluster.BootTime, Log: log}, door)
 	if err != nil {
 		return t.refused(err)
 	}
-	parts.Voice = voice
-	if *c.OnInterface {
-		parts.Carrier = cluster.Interfaces(interfaces)
-	}
-	if len(c.Checks) > 0 {
-		parts.Health = func(ctx context.Context, fn func(string, bool, string)) { health.Run(ctx, checks(c), fn) }
-	}
-	agent = cluster.New(parts)
 	serveAgent(mux, agent, election)
 	metrics, err := serveAgentMetrics(c.Metrics, agent, t)
 	if err != nil {
 		return err
 	}
 	defer metrics.Close()
+	return t.runAgent(ctx, agent, server, metrics, func(ctx context.Context) { watchFence(ctx, door, c, log) })
+}
 
-	jobs, jctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(jctx, func() { notifySystemd(log, daemon.SdNotifyStopping) })()
+// raise puts the fence in force, with every address shut.
+func (t *term) raise(c *cluster.Config) (*fence.Fence, error) {
+	for _, name := range c.Interfaces() {
+		if _, err := net.InterfaceByName(name); err != nil {
+			return nil, &exitError{exitMachine, fmt.Errorf("interface %s: %w", name, err)}
+		}
+	}
+	door, err := t.fence(c, c.Interfaces())
+	if err == nil {
+		// What an agent before left open: whether it is ours is found out first.
+		err = door.Only()
+	}
+	if err != nil {
+		return nil, t.refused(err)
+	}
+	return door, nil
+}
+
+// newNode makes an agent. It can speak until silent is done.
+func newNode(silent context.Context, c *cluster.Config, parts cluster.Parts, door *fence.Fence) (agent *cluster.Agent, err error) {
+	interfaces := map[netip.Addr]string{}
+	for _, a := range c.Addresses {
+		interfaces[a.Addr] = a.Interface
+	}
+	conflict := func(a netip.Addr, by net.HardwareAddr) { agent.Conflict(a, by.String()) }
+	if parts.Voice, err = speak.New(silent, announceOptions(c, parts.Log, door, conflict), interfaces); err != nil {
+		return nil, err
+	}
+	if *c.OnInterface {
+		parts.Carrier = cluster.Interfaces(interfaces)
+	}
+	if len(c.Checks) > 0 {
+		parts.Health = func(ctx context.Context, fn func(string, bool, string)) { health.Run(ctx, checks(c), fn) }
+	}
+	// Nothing is announced, and so in conflict, before it runs.
+	agent = cluster.New(parts)
+	return agent, nil
+}
+
+// runAgent ends when the agent does; whatever else ends with an error ends it.
+func (t *term) runAgent(ctx context.Context, agent *cluster.Agent, server *control.Server, metrics *metricsServer, watch func(context.Context)) error {
+	log := agent.Log
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	jobs, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { notifySystemd(log, daemon.SdNotifyStopping) })()
 	jobs.Go(server.Serve)
 	jobs.Go(metrics.serve)
 	jobs.Go(func() error {
 		defer func() { stop(); _ = server.Close(); _ = metrics.Close() }()
-		return agent.Run(jctx)
+		return agent.Run(ctx)
 	})
-	jobs.Go(func() error { tellAlive(jctx, agent, log); return nil })
-	jobs.Go(func() error { watchFence(jctx, door, c, log); return nil })
+	jobs.Go(func() error { tellAlive(ctx, agent, log); return nil })
+	jobs.Go(func() error { watch(ctx); return nil })
 	notifySystemd(log, daemon.SdNotifyReady)
-	if err := jobs.Wait(); err != nil {
-		if errors.Is(err, cluster.ErrNameTaken) || errors.Is(err, etcd.ErrRefused) {
-			return &exitError{exitNo, err}
-		}
-		return t.refused(err)
+	err := jobs.Wait()
+	if errors.Is(err, cluster.ErrNameTaken) || errors.Is(err, etcd.ErrRefused) {
+		return &exitError{exitNo, err}
 	}
-	return nil
-}
-
-// netInterfaces is where each address is. It fails if one of the interfaces is not there.
-func netInterfaces(c *cluster.Config) (map[netip.Addr]string, error) {
-	for _, name := range c.Interfaces() {
-		if _, err := net.InterfaceByName(name); err != nil {
-			return nil, fmt.Errorf("interface %s: %w", name, err)
-		}
-	}
-	out := map[netip.Addr]string{}
-	for _, a := range c.Addresses {
-		out[a.Addr] = a.Interface
-	}
-	return out, nil
+	return t.refused(err)
 }
 
 func notifySystemd(log *slog.Logger, state string) {
@@ -248,65 +248,4 @@ func watchFence(ctx context.Context, door *fence.Fence, c *cluster.Config, log *
 			return
 		}
 	}
-}
-
-func newElection(c *cluster.Config, cookie uint64, failed func(error)) (cluster.Election, error) {
-	if c.Etcd == nil {
-		return cluster.NewStandalone(c.Node), nil
-	}
-	client, err := dialEtcd(c)
-	if err != nil {
-		return nil, err
-	}
-	instance, err := cluster.Instance(cookie)
-	if err != nil {
-		return nil, err
-	}
-	return &etcd.Election{Client: client, Node: c.Node, Instance: instance, Lease: c.Lease, Margin: c.Margin, Now: cluster.BootTime, Failed: failed}, nil
-}
-
-// dialEtcd is a client for what the configuration says.
-func dialEtcd(c *cluster.Config) (*etcd.Client, error) {
-	e := c.Etcd
-	cfg := etcd.Config{Endpoints: e.Endpoints, Prefix: e.Prefix, CA: e.CA, Cert: e.Cert, Key: e.Key, User: e.User, Timeout: c.Lease / 6}
-	if e.PasswordFile != "" {
-		b, err := os.ReadFile(e.PasswordFile)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Password = strings.TrimSpace(string(b))
-	}
-	return etcd.Dial(cfg)
-}
-
-func announceOptions(c *cluster.Config, log *slog.Logger, door *fence.Fence, conflict func(netip.Addr, net.HardwareAddr)) speak.Options {
-	a := c.Announce
-	return speak.Options{
-		Count: a.Count, Interval: a.Interval, Refresh: a.Refresh, Rate: a.Rate, Burst: a.Burst, Defend: a.Defend, Probe: a.ProbeInterval,
-		Listen: func(ifi *net.Interface) (net.PacketConn, error) {
-			return afpacket.Listen(ifi, afpacket.Raw, unix.ETH_P_ARP, &afpacket.Config{Firewall: door.Firewall})
-		},
-		Conflict: conflict, Log: log,
-	}
-}
-
-func checks(c *cluster.Config) map[string]health.Check {
-	out := map[string]health.Check{}
-	for name, k := range c.Checks {
-		out[name] = health.Check(k)
-	}
-	return out
-}
-
-// agentSocket is the agent's control socket of a network namespace.
-func agentSocket(dir string, cookie uint64) string {
-	return filepath.Join(dir, "agent-"+strconv.FormatUint(cookie, 10)+".sock")
-}
-
-func agentRunning(t *term, err error) error {
-	var running *control.RunningError
-	if errors.As(err, &running) {
-		return &exitError{exitMachine, fmt.Errorf("process %d is the agent of this network namespace already", running.PID)}
-	}
-	return t.refused(err)
 }

@@ -193,7 +193,7 @@ func TestTLSAndUsers(t *testing.T) {
 	must(t, err)
 	must(t, e.Publish(t.Context(), l, cluster.Node{}))
 	must(t, e.Claim(t.Context(), l, []cluster.Claim{{Address: netip.MustParseAddr("192.0.2.1")}}))
-	if l, err = e.Renew(t.Context()); err != nil {
+	if _, err = e.Renew(t.Context()); err != nil {
 		t.Error(err)
 	}
 	good.Password = "b"

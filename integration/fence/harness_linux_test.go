@@ -119,12 +119,3 @@ func (s *Site) history(t testing.TB) map[netip.Addr][]string {
 	must(t, err)
 	return h
 }
-
-func (s *Site) node(name string) *Node {
-	for _, n := range s.Nodes {
-		if n.Name == name {
-			return n
-		}
-	}
-	return nil
-}

@@ -79,6 +79,13 @@ func TestRefused(t *testing.T) {
 	}
 	must(t, n.Configure(o.Config))
 
+	t.Run("a time namespace with another boottime", func(t *testing.T) {
+		p, err := start(n.NS, join(t.TempDir(), "log"), "unshare", "--time", "--boottime", "1000", "--fork", s.Postern, "agent", "--config", n.Config)
+		must(t, err)
+		if code := p.Wait(); code != 3 || !strings.Contains(p.Said(), "time namespace whose boottime is off by 1000.0 s") {
+			t.Errorf("%d: %s", code, p.Said())
+		}
+	})
 	t.Run("two agents with one name", func(t *testing.T) {
 		must(t, n.Start())
 		n.says(t, "holding addresses")
