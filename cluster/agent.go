@@ -49,6 +49,8 @@ type Agent struct {
 	settled   bool  // what an agent before left behind is gone
 	broken    error // of the door
 	retry     int64 // when the door is tried again
+	distrust  error // of the fence, by who looks at it
+	revision  int64 // the latest that was told
 	published *Node
 	telling   bool
 }
@@ -80,6 +82,7 @@ type address struct {
 	Address
 	holder *Holder
 	open   bool
+	until  int64     // the latest end of its door, 0 for none
 	since  time.Time // of open, for people
 	// known says that it was held since we follow: it is the cluster's, and needs no probe.
 	known   bool
@@ -246,9 +249,12 @@ func (a *Agent) renewed(l Lease) {
 		return // it came out of order
 	}
 	a.lease = l
+	now := a.Now()
 	var open []netip.Addr
 	for _, x := range a.addresses {
-		if x.open && a.mine(x) {
+		// What is to be shut is not held open any longer.
+		if x.open && a.mine(x) && x.giving == 0 && a.unable(x, now) == "" {
+			x.until = l.Until
 			open = append(open, x.Addr)
 		}
 	}
@@ -262,8 +268,22 @@ func (a *Agent) renewed(l Lease) {
 // break_ gives all up: a door that cannot be moved is no fence.
 func (a *Agent) break_(err error) {
 	a.Count.Failed.Add(1)
+	if a.broken == nil {
+		a.Log.Error("the fence cannot be changed, this node holds nothing: " + err.Error())
+	}
 	a.broken, a.retry = err, a.Now()+forgiven/6
-	a.Log.Error("the fence cannot be changed, this node holds nothing: " + err.Error())
+}
+
+// Trust says what is wrong with the fence, nil for nothing. An agent whose fence is not in force holds
+// nothing.
+func (a *Agent) Trust(err error) {
+	a.post(func() {
+		if err != nil && a.distrust == nil {
+			a.Count.Failed.Add(1)
+			a.Log.Error("this node holds nothing: " + err.Error())
+		}
+		a.distrust = err
+	})
 }
 
 // mine says whether this node holds an address, by what it knows.
@@ -277,9 +297,21 @@ func (a *Agent) learn(list []Change) {
 	var ended []*address
 	before := map[*address]*Holder{}
 	for _, c := range list {
+		if !c.Reset {
+			a.revision = max(a.revision, c.Revision)
+		}
 		switch {
 		case c.Reset:
 			a.followed = true
+			if c.Revision < a.revision {
+				// It was restored from an older state, or is another: nothing that was held is known to it.
+				a.Log.Warn("etcd has forgotten what it knew: addresses are left alone for a lease time")
+				for _, x := range a.addresses {
+					x.wait = a.Now() + int64(a.Config.Lease)
+				}
+				a.revision = 0
+			}
+			a.revision = max(a.revision, c.Revision)
 			a.nodes = map[string]*Node{}
 			for _, x := range a.addresses {
 				// What was deleted meanwhile is no longer known to be the cluster's.
@@ -339,6 +371,8 @@ func (a *Agent) unable(x *address, now int64) string {
 		return "drained"
 	case a.broken != nil:
 		return a.broken.Error()
+	case a.distrust != nil:
+		return a.distrust.Error()
 	case x.refused != "" && now < x.refusedUntil:
 		return x.refused
 	}

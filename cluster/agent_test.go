@@ -92,14 +92,28 @@ func (c carrier) Add(a netip.Addr) error           { c.w.note("add %v", a); retu
 func (c carrier) Delete(a netip.Addr) error        { c.w.note("delete %v", a); return nil }
 func (c carrier) Only(func(netip.Addr) bool) error { return nil }
 
-func (w *world) Renew(context.Context) (Lease, error)              { return Lease{}, nil }
-func (w *world) Publish(context.Context, Lease, Node) error        { return nil }
-func (w *world) Follow(context.Context, func([]Change)) error      { return nil }
-func (w *world) Resign(context.Context) error                      { w.note("resign"); return nil }
-func (w *world) Claim(_ context.Context, _ Lease, c []Claim) error { w.claim = c; return nil }
+func (w *world) Renew(context.Context) (Lease, error)         { return Lease{}, nil }
+func (w *world) Publish(context.Context, Lease, Node) error   { return nil }
+func (w *world) Follow(context.Context, func([]Change)) error { return nil }
+func (w *world) Resign(context.Context) error                 { w.note("resign"); return nil }
+func (w *world) Claim(_ context.Context, _ Lease, c []Claim) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claim = c
+	return nil
+}
 func (w *world) Release(_ context.Context, _ Lease, c []Claim) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.give = c
 	return nil
+}
+
+// gave is what was given back so far.
+func (w *world) gave() []Claim {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.give
 }
 
 // renewed gives the agent a lease that lasts until so long after the hour.
@@ -281,25 +295,29 @@ func TestGives(t *testing.T) {
 }
 
 // A door that does not shut is not followed by a release: whoever comes next would speak while
-// it is open.
+// it is open. It shuts by itself, since it is not held open any longer.
 func TestStuckDoor(t *testing.T) {
 	w := holding(t, "")
 	w.doorFails = errors.New("stuck")
 	w.agent.drained = true
 	w.agent.reconcile()
+	w.agent.leave()
+	w.expect("stuck", "silence 10.0.0.1; shut 10.0.0.1; silence 10.0.0.1; shut 10.0.0.1")
+	w.now += int64(2500 * time.Millisecond)
+	w.renewed(7, 5*time.Second)
+	w.expect("renewed", "silence 10.0.0.1; shut 10.0.0.1")
 	time.Sleep(10 * time.Millisecond)
-	if w.give != nil {
+	if w.gave() != nil {
 		t.Error("released behind an open door")
 	}
-	w.agent.leave()
-	if did := w.took(); strings.Contains(did, "resign") {
-		t.Errorf("the lease was given back behind an open door: %s", did)
+	w.now += int64(2500 * time.Millisecond)
+	w.renewed(7, 8*time.Second)
+	w.expect("over", "silence 10.0.0.1; shut 10.0.0.1; delete 10.0.0.1")
+	for w.gave() == nil {
+		time.Sleep(time.Millisecond)
 	}
-	w.doorFails = nil
 	w.agent.leave()
-	if did := w.took(); !strings.HasSuffix(did, "resign") {
-		t.Errorf("at the end: %s", did)
-	}
+	w.expect("at the end", "resign")
 }
 
 // An agent that was started anew holds what it held, though its checks have not run yet.
@@ -340,4 +358,50 @@ func TestStandalone(t *testing.T) {
 		t.Error(err)
 	}
 	w.expect("ended", "silence 10.0.0.1; shut 10.0.0.1; delete 10.0.0.1")
+}
+
+// What was asked to be given back is not opened again: the request may be carried out at any moment.
+func TestGivesForGood(t *testing.T) {
+	w := holding(t, "")
+	w.agent.drained = true
+	w.agent.reconcile()
+	w.took()
+	w.agent.drained = false
+	w.now += int64(2500 * time.Millisecond)
+	w.renewed(7, 6*time.Second)
+	w.expect("wanted again", "")
+	if x := w.agent.addresses[0]; x.giving != w.now {
+		t.Error("it is not asked again")
+	}
+}
+
+func TestFenceIsDistrusted(t *testing.T) {
+	w := holding(t, "")
+	w.agent.Trust(errors.New("gone"))
+	for w.agent.distrust == nil {
+		(<-w.agent.do)()
+	}
+	w.agent.reconcile()
+	w.expect("distrusted", "silence 10.0.0.1; shut 10.0.0.1; delete 10.0.0.1")
+}
+
+// An etcd that was restored from a backup knows of no lease, and holders may speak until theirs would be over.
+func TestForgottenByEtcd(t *testing.T) {
+	for name, c := range map[string]struct {
+		revision int64
+		claims   bool
+	}{"it knows more": {6, true}, "it knows less": {4, false}, "it is another": {0, false}} {
+		w := newWorld(t, "", "{address: 10.0.0.1, prefer: [n1]}")
+		w.renewed(7, time.Minute)
+		w.learn(Change{Reset: true, Revision: 3}, w.node("n1", 7), w.node("n2", 8), held("10.0.0.1", "n2", 8, 5))
+		w.learn(Change{Reset: true, Revision: c.revision}, w.node("n1", 7))
+		if claims := w.agent.addresses[0].claiming != 0; claims != c.claims {
+			t.Errorf("%s: claims %t", name, claims)
+		}
+		w.now += int64(3 * time.Second)
+		w.agent.reconcile()
+		if w.agent.addresses[0].claiming == 0 {
+			t.Errorf("%s: never claims", name)
+		}
+	}
 }

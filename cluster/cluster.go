@@ -68,7 +68,7 @@ type Holder struct {
 
 // Change is something that became known of the cluster. Exactly one of the following is set.
 type Change struct {
-	// Reset says that all that was known is forgotten: what is there follows.
+	// Reset says that all that was known is forgotten: what is there at Revision follows.
 	Reset bool
 	// Node is a node's name; Record is nil when the node is gone.
 	Node   string
@@ -76,7 +76,7 @@ type Change struct {
 	// Address is that of Holder, nil when the address is held by nobody.
 	Address netip.Addr
 	Holder  *Holder
-	// Revision of a Holder that is gone is that of its end.
+	// Revision is that of the change: revisions grow, unless the election has forgotten what it knew.
 	Revision int64
 }
 

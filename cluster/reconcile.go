@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -72,7 +73,8 @@ func (a *Agent) plan(now int64, s *steps) {
 		// Nobody gives away what he may keep before he is known to the others.
 		keep := want || a.unable(x, now) == "" && at[x.Addr] == ""
 		switch mine := a.mine(x); {
-		case mine && !keep:
+		// What was asked to be given back may be another's at any moment, whatever is wanted now.
+		case mine && (!keep || x.giving != 0):
 			if x.open {
 				s.shut = append(s.shut, x)
 			}
@@ -80,7 +82,7 @@ func (a *Agent) plan(now int64, s *steps) {
 				x.giving = now
 				s.giving = append(s.giving, Claim{x.Addr, x.holder.Revision})
 			}
-		case mine && want && !x.open && x.giving == 0:
+		case mine && want && !x.open:
 			if x.known || a.probed(x) {
 				s.open = append(s.open, x)
 			}
@@ -128,7 +130,7 @@ func (a *Agent) carryOut(s *steps) {
 				a.Log.Error("putting an address on its interface: "+err.Error(), "address", x.Addr)
 			}
 		}
-		x.open, x.since, x.refused = true, time.Now().Round(0), ""
+		x.open, x.until, x.since, x.refused = true, l.Until, time.Now().Round(0), ""
 		a.Voice.Announce(x.Addr)
 	}
 	a.Count.Opened.Add(uint64(len(s.open)))
@@ -152,7 +154,11 @@ func (a *Agent) shut(list []*address) bool {
 	}
 	if err := a.Door.Shut(addrs(list)...); err != nil {
 		a.break_(err)
-		return false
+		// A door that cannot be shut does so by itself.
+		now := a.Now()
+		if slices.ContainsFunc(list, func(x *address) bool { return x.until == 0 || now < x.until }) {
+			return false
+		}
 	}
 	for _, x := range list {
 		x.open = false

@@ -75,8 +75,8 @@ func (a *Agent) status() *Status {
 		left := max(0, time.Duration(a.lease.Until-now))
 		s.Lease = &left
 	}
-	if a.broken != nil {
-		s.Fault = a.broken.Error()
+	if err := cmp.Or(a.broken, a.distrust); err != nil {
+		s.Fault = err.Error()
 	}
 	holds := map[string]int{}
 	for _, x := range a.addresses {

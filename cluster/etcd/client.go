@@ -50,6 +50,7 @@ type Client struct {
 	servers []*clientv3.Client // made when they are needed
 	first   int                // the one that answered last
 	closed  bool
+	cluster uint64      // its id, as it was told last
 	why     []diagnosis // why a server does not answer
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -35,7 +36,7 @@ const (
 // Watch tells all keys below prefix and the given part of the tree, and then each change, until ctx is
 // done. What was written at one revision comes in one call. reset says that what was told
 // before is forgotten. Whatever a server does, it goes on with another; each error is told.
-func (c *Client) Watch(ctx context.Context, part string, fn func(reset bool, keys []Key), failed func(error)) error {
+func (c *Client) Watch(ctx context.Context, part string, fn func(reset bool, revision int64, keys []Key), failed func(error)) error {
 	for n := 0; ; n++ {
 		err := c.watch(ctx, n, part, fn)
 		if ctx.Err() != nil {
@@ -50,7 +51,7 @@ func (c *Client) Watch(ctx context.Context, part string, fn func(reset bool, key
 	}
 }
 
-func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, []Key)) error {
+func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, int64, []Key)) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	i := c.order()[0]
@@ -72,7 +73,7 @@ func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, []
 	for _, kv := range r.Kvs {
 		keys = append(keys, c.toKey(kv, false))
 	}
-	fn(true, keys)
+	fn(true, c.sameCluster(r.Header), keys)
 	// A watcher of its own: one that hangs is left alone.
 	w := clientv3.NewWatcher(s)
 	defer func() { go w.Close() }()
@@ -80,10 +81,22 @@ func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, []
 	return fmt.Errorf("%s: watching: %w", at, c.events(ctx, w, events, fn))
 }
 
+// sameCluster is the revision of an answer, 0 if it is another cluster's than those before.
+func (c *Client) sameCluster(h *etcdserverpb.ResponseHeader) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.cluster
+	c.cluster = h.ClusterId
+	if before != 0 && before != h.ClusterId {
+		return 0
+	}
+	return h.Revision
+}
+
 // errSilent is that of a server that does not answer.
 var errSilent = errors.New("no answer")
 
-func (c *Client) events(ctx context.Context, w clientv3.Watcher, events clientv3.WatchChan, fn func(bool, []Key)) error {
+func (c *Client) events(ctx context.Context, w clientv3.Watcher, events clientv3.WatchChan, fn func(bool, int64, []Key)) error {
 	ask := time.NewTicker(asked)
 	defer ask.Stop()
 	silent := time.NewTimer(asked + patience)
@@ -103,7 +116,7 @@ func (c *Client) events(ctx context.Context, w clientv3.Watcher, events clientv3
 				keys = append(keys, c.toKey(e.Kv, e.Type == mvccpb.DELETE))
 			}
 			if len(keys) > 0 {
-				fn(false, keys)
+				fn(false, r.Header.Revision, keys)
 			}
 		case <-ask.C:
 			// It can hang with the server.
@@ -122,10 +135,10 @@ func (c *Client) toKey(kv *mvccpb.KeyValue, deleted bool) Key {
 
 // Follow implements cluster.Election. Failures are told to the log by Failed.
 func (e *Election) Follow(ctx context.Context, fn func([]cluster.Change)) error {
-	return e.Watch(ctx, "", func(reset bool, keys []Key) {
+	return e.Watch(ctx, "", func(reset bool, revision int64, keys []Key) {
 		var list []cluster.Change
 		if reset {
-			list = append(list, cluster.Change{Reset: true})
+			list = append(list, cluster.Change{Reset: true, Revision: revision})
 		}
 		for _, k := range keys {
 			if c, ok := change(k); ok {

@@ -26,6 +26,7 @@ type Fence struct {
 	// Firewall is the same policy for the agent's own sockets.
 	Firewall *firewall.Firewall
 	decl     *firewall.SetDecl
+	policy   string
 }
 
 var _ cluster.Door = (*Fence)(nil)
@@ -38,9 +39,9 @@ func Raise(k Kernel, src kernel.Source, interfaces []string) (*Fence, error) {
 		return nil, err
 	}
 	if err := check(p); err != nil {
-		return nil, fmt.Errorf("%s is no fence: %w", src.Name, err)
+		return nil, fmt.Errorf("%s: %w: %w", src.Name, ErrNoFence, err)
 	}
-	f := &Fence{Kernel: k}
+	f := &Fence{Kernel: k, policy: p.Name}
 	for _, s := range p.Sets {
 		if s.Name == Set {
 			f.decl = s
@@ -76,8 +77,13 @@ func (f *Fence) guards(s *kernel.Status, interfaces []string) error {
 // Check fails where the fence is not in force any more.
 func (f *Fence) Check(interfaces []string) error {
 	s, err := f.Kernel.Status()
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return fmt.Errorf("the fence: %w", err)
+	case !s.Enforcing:
+		return fmt.Errorf("somebody took the fence away: %w; start the agent anew", kernel.ErrNothing)
+	case s.Policy != f.policy:
+		return fmt.Errorf("somebody put the policy %s in force in place of the fence; start the agent anew", s.Policy)
 	}
 	return f.guards(s, interfaces)
 }
@@ -94,12 +100,13 @@ func (f *Fence) Open(until int64, addresses ...netip.Addr) error {
 	})
 }
 
-// Shut implements cluster.Door.
+// Shut implements cluster.Door. Where somebody took the fence away there is no door that lets anything out,
+// nor one that holds anything back: Check tells of that.
 func (f *Fence) Shut(addresses ...netip.Addr) error {
 	err := f.own(addresses, func(s *firewall.Set, e firewall.Element) { s.Delete(e) })
 	_, kernelErr := f.Kernel.DeleteFromSet(Set, texts(addresses)...)
-	if errors.Is(kernelErr, kernel.ErrNothing) {
-		kernelErr = fmt.Errorf("somebody took the fence away: %w", kernelErr)
+	if errors.Is(kernelErr, kernel.ErrNothing) || errors.Is(kernelErr, kernel.ErrNoSet) {
+		kernelErr = nil
 	}
 	return errors.Join(err, kernelErr)
 }

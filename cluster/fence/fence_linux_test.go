@@ -25,16 +25,22 @@ func config(t *testing.T, text string) *cluster.Config {
 
 // machine is a kernel that notes what it is told.
 type machine struct {
-	set   map[string]int64
-	fails error
+	set    map[string]int64
+	policy string
+	fails  error
 }
 
-func (m *machine) Apply(kernel.Source, kernel.ApplyOptions) (*kernel.Status, error) {
+func (m *machine) Apply(s kernel.Source, _ kernel.ApplyOptions) (*kernel.Status, error) {
+	p, _, err := firewall.Parse(s.Name, s.Text)
+	if err != nil {
+		return nil, err
+	}
+	m.policy = p.Name
 	return m.Status()
 }
 
 func (m *machine) Status() (*kernel.Status, error) {
-	return &kernel.Status{Enforcing: true, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}, nil
+	return &kernel.Status{Enforcing: m.policy != "", Policy: m.policy, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}, nil
 }
 
 func (m *machine) AddToSet(_ string, deadline int64, elements ...[]string) error {
@@ -161,8 +167,31 @@ func TestDoor(t *testing.T) {
 	if err := f.Open(until, b); err == nil || len(own()) != 0 {
 		t.Errorf("a kernel that refuses: %v, %v", err, own())
 	}
+	if err := f.Shut(b); err == nil {
+		t.Error("a kernel that refuses to shut")
+	}
 	m.fails = kernel.ErrNothing
-	if err := f.Shut(b); !errors.Is(err, kernel.ErrNothing) {
+	if err := f.Shut(b); err != nil {
 		t.Errorf("a fence that is gone: %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	m := &machine{set: map[string]int64{}}
+	f, err := Raise(m, kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ policy, iface, want string }{
+		{"postern-agent", "eth0", ""},
+		{"postern-agent", "eth1", "eth1 is not guarded"},
+		{"other", "eth0", "put the policy other in force"},
+		{"", "eth0", "took the fence away"},
+	} {
+		m.policy = c.policy
+		err := f.Check([]string{c.iface})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
 	}
 }

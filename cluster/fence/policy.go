@@ -7,6 +7,7 @@
 package fence
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -55,6 +56,9 @@ func Policy(c *cluster.Config) []byte {
 	b.WriteString("default: accept\n")
 	return []byte(b.String())
 }
+
+// ErrNoFence is matched where a policy does not hold back what is not held.
+var ErrNoFence = errors.New("the policy is no fence")
 
 // check says what a policy lacks to be a fence.
 func check(p *firewall.Policy) error {

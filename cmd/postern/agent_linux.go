@@ -71,10 +71,8 @@ not disturbed.`,
 			if err != nil {
 				return err
 			}
-			if _, err := t.fence(c, nil); err != nil {
-				return t.refused(err)
-			}
-			return nil
+			_, err = t.fence(c, nil)
+			return t.refusedFence(err)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "/etc/postern/agent.yaml", "the configuration `FILE`")
@@ -106,6 +104,14 @@ func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, erro
 	return fence.Raise(t.machine.host, src, interfaces)
 }
 
+// refusedFence is refused, for a fence: the policy is to blame where it is none.
+func (t *term) refusedFence(err error) error {
+	if errors.Is(err, fence.ErrNoFence) {
+		return &exitError{exitNo, err}
+	}
+	return t.refused(err)
+}
+
 // agent is a node's, until ctx is done.
 func (t *term) agent(ctx context.Context, file string) error {
 	c, err := agentConfig(file)
@@ -124,8 +130,12 @@ func (t *term) agent(ctx context.Context, file string) error {
 	if err != nil {
 		return &exitError{exitNo, fmt.Errorf("%s: etcd: %w", file, err)}
 	}
+	only, err := onlyAgent()
+	if err != nil {
+		return err
+	}
+	defer only.Close()
 	mux := http.NewServeMux()
-	// The socket comes first: whoever has it is this network namespace's only agent.
 	server, err := control.ListenHandler(agentSocket(t.machine.sockets, cookie), mux)
 	if err != nil {
 		return agentRunning(t, err)
@@ -147,7 +157,7 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return err
 	}
 	defer metrics.Close()
-	return t.runAgent(ctx, agent, server, metrics, func(ctx context.Context) { watchFence(ctx, door, c, log) })
+	return t.runAgent(ctx, agent, server, metrics, func(ctx context.Context) { watchFence(ctx, agent, door, c) })
 }
 
 // raise puts the fence in force, with every address shut.
@@ -162,10 +172,7 @@ func (t *term) raise(c *cluster.Config) (*fence.Fence, error) {
 		// What an agent before left open: whether it is ours is found out first.
 		err = door.Only()
 	}
-	if err != nil {
-		return nil, t.refused(err)
-	}
-	return door, nil
+	return door, t.refusedFence(err)
 }
 
 // newNode makes an agent. It can speak until silent is done.
@@ -234,16 +241,15 @@ func tellAlive(ctx context.Context, a *cluster.Agent, log *slog.Logger) {
 	}
 }
 
-// watchFence tells when somebody took the fence away, or an interface is not guarded any more.
-func watchFence(ctx context.Context, door *fence.Fence, c *cluster.Config, log *slog.Logger) {
-	tick := time.NewTicker(10 * time.Second)
+// watchFence has the agent hold nothing while the fence is not in force: somebody took it away, or an
+// interface is not guarded any more.
+func watchFence(ctx context.Context, a *cluster.Agent, door *fence.Fence, c *cluster.Config) {
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if err := door.Check(c.Interfaces()); err != nil {
-				log.Error(err.Error())
-			}
+			a.Trust(door.Check(c.Interfaces()))
 		case <-ctx.Done():
 			return
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -84,10 +85,25 @@ func agentSocket(dir string, cookie uint64) string {
 	return filepath.Join(dir, "agent-"+strconv.FormatUint(cookie, 10)+".sock")
 }
 
+// onlyAgent makes this process the network namespace's only agent, or fails. Two would share an
+// instance, and so a lease. The name is an abstract one (unix(7)), which belongs to the network namespace:
+// a lock in a file system would not be seen from a container with another one.
+func onlyAgent() (io.Closer, error) {
+	const name = "@postern-agent"
+	l, err := net.Listen("unix", name)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, &exitError{exitMachine, errors.New("another process is the agent of this network namespace already; postern vips asks it")}
+	}
+	if err != nil {
+		return nil, &exitError{exitMachine, fmt.Errorf("making this the namespace's only agent: %w", err)}
+	}
+	return l, nil
+}
+
 func agentRunning(t *term, err error) error {
 	var running *control.RunningError
 	if errors.As(err, &running) {
-		return &exitError{exitMachine, fmt.Errorf("process %d is the agent of this network namespace already", running.PID)}
+		return &exitError{exitMachine, fmt.Errorf("process %d has the agent's control socket", running.PID)}
 	}
 	return t.refused(err)
 }

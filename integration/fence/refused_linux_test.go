@@ -20,6 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/postern-fw/postern/cluster"
+	"github.com/postern-fw/postern/kernel"
 )
 
 // says waits until an agent has said something.
@@ -55,9 +56,9 @@ func TestRefused(t *testing.T) {
 		{"no address", "etcd: {endpoints: [\"http://10.9.0.101:2379\"]}\n", "write `addresses:", 1},
 		{"not IPv4", quick("2001:db8::1"), "ARP is IPv4's", 1},
 		{"twice", quick("10.8.1.1", "10.8.1.0/30"), "10.8.1.1 stands there twice", 1},
-		{"policy without the set", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), `it has no set "vips"`, 3},
-		{"policy that lets the kernel's own ARP pass", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), "must be `senders: all`", 3},
-		{"policy that the kernel engine cannot express", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\nrules: [{name: mine, match: 'sender.cgroup == \"/x\"', verdict: drop}]\n") + "}\n" + quick("10.8.1.1"), "mine", 3},
+		{"policy without the set", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0], senders: all}]\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), `it has no set "vips"`, 1},
+		{"policy that lets the kernel's own ARP pass", "fence: {policy: " + policy(t, s.Dir, "policy: p\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\ndefault: accept\n") + "}\n" + quick("10.8.1.1"), "must be `senders: all`", 1},
+		{"policy that the kernel engine cannot express", "fence: {policy: " + policy(t, s.Dir, manySets()) + "}\n" + quick("10.8.1.1"), "sets", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			began := cluster.BootTime()
@@ -106,7 +107,10 @@ func TestRefused(t *testing.T) {
 	t.Run("a second agent in one namespace", func(t *testing.T) {
 		must(t, n.Start())
 		n.says(t, "holding addresses")
-		code, said, err := n.Postern("agent", "--config", n.Config)
+		// From another mount namespace, with another /run.
+		elsewhere := *n
+		elsewhere.run = t.TempDir()
+		code, said, err := elsewhere.Postern("agent", "--config", n.Config)
 		if err != nil || code != 3 || !strings.Contains(said, "is the agent of this network namespace already") {
 			t.Errorf("%d %s %v", code, said, err)
 		}
@@ -219,6 +223,16 @@ func TestInUse(t *testing.T) {
 	})
 }
 
+// manySets is a policy with more sets than the kernel engine takes.
+func manySets() string {
+	sets, rules := "", ""
+	for i := range 80 {
+		sets += fmt.Sprintf(", s%d: {type: ipv4}", i)
+		rules += fmt.Sprintf("  - {name: r%d, match: arp.src.proto_ipv4 in @s%d, verdict: drop}\n", i, i)
+	}
+	return "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}" + sets + "}\nrules:\n" + rules
+}
+
 func policy(t testing.TB, dir, text string) string {
 	t.Helper()
 	f, err := os.CreateTemp(dir, "policy-")
@@ -244,4 +258,33 @@ func certificate(t testing.TB, dir string) string {
 		must(t, os.WriteFile(join(dir, name), pem.EncodeToMemory(block), 0o600))
 	}
 	return fmt.Sprintf("%q", join(dir, "cert.pem"))
+}
+
+// TestFenceTaken: where somebody takes the fence away, or puts another policy in its place, the node gives
+// all to others.
+func TestFenceTaken(t *testing.T) {
+	o := options(t)
+	o.Nodes, o.Members, o.Config = 2, 1, "announce: {refresh: 500ms, probe-interval: 50ms}\naddresses: [{address: 10.8.1.1, prefer: [n1]}]\n"
+	s := newSite(t, o)
+	vip, n := addresses(1)[0], s.Nodes[0]
+	must(t, n.Start())
+	must(t, s.Nodes[1].Start())
+	for _, c := range []struct {
+		name string
+		take func() error
+	}{
+		{"flushed", func() error { return n.Host().Flush() }},
+		{"another policy", func() error {
+			_, err := n.Host().Apply(kernel.Source{Name: "other", Text: []byte("policy: other\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\ndefault: accept\n")}, kernel.ApplyOptions{})
+			return err
+		}},
+	} {
+		eventually(t, 20*time.Second, "n1 announces", func() bool { return s.speaker(vip, cluster.BootTime()-int64(time.Second)) == "n1" })
+		must(t, c.take())
+		taken := cluster.BootTime()
+		eventually(t, 10*time.Second, c.name+": n2 announces", func() bool { return s.speaker(vip, taken) == "n2" })
+		n.says(t, "this node holds nothing")
+		n.Agent.Kill()
+		must(t, n.Start())
+	}
 }
