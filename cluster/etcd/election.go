@@ -40,8 +40,9 @@ type Election struct {
 	// Now is CLOCK_BOOTTIME.
 	Now func() int64
 
-	mu sync.Mutex
-	id clientv3.LeaseID
+	mu   sync.Mutex
+	id   clientv3.LeaseID
+	over bool // nothing is renewed any more
 }
 
 var _ cluster.Election = (*Election)(nil)
@@ -52,11 +53,16 @@ func (e *Election) current() clientv3.LeaseID {
 	return e.id
 }
 
-func (e *Election) set(id clientv3.LeaseID) {
+// set says whether the lease is wanted still.
+func (e *Election) set(id clientv3.LeaseID) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.id = id
+	return !e.over
 }
+
+// errResigned is that of a node that takes part no more.
+var errResigned = errors.New("the node has resigned")
 
 // until is the end of a lease of so many seconds that was asked for at sent.
 func (e *Election) until(sent, ttl int64) int64 {
@@ -70,11 +76,13 @@ func (e *Election) Renew(ctx context.Context) (cluster.Lease, error) {
 		if !errors.Is(err, cluster.ErrLost) {
 			return l, err
 		}
-		e.set(0)
+	}
+	if !e.set(0) {
+		return cluster.Lease{}, errResigned
 	}
 	l, err := e.join(ctx)
-	if err == nil {
-		e.set(clientv3.LeaseID(l.ID))
+	if err == nil && !e.set(clientv3.LeaseID(l.ID)) {
+		return cluster.Lease{}, errors.Join(errResigned, e.Resign(ctx))
 	}
 	return l, err
 }
@@ -148,13 +156,16 @@ func (e *Election) node(ctx context.Context, key string) (kv *mvccpb.KeyValue, e
 	return kv, err
 }
 
-// Resign implements cluster.Election.
+// Resign implements cluster.Election. Nothing is renewed afterwards: a node that is there and holds nothing would
+// keep the others waiting.
 func (e *Election) Resign(ctx context.Context) error {
-	id := e.current()
+	e.mu.Lock()
+	id := e.id
+	e.id, e.over = 0, true
+	e.mu.Unlock()
 	if id == 0 {
 		return nil
 	}
-	e.set(0)
 	err := e.Do(ctx, func(ctx context.Context, c *clientv3.Client) error {
 		_, err := c.Revoke(ctx, id)
 		return err

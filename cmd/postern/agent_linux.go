@@ -106,7 +106,11 @@ func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, erro
 
 // refusedFence is refused, for a fence: the policy is to blame where it is none.
 func (t *term) refusedFence(err error) error {
-	if errors.Is(err, fence.ErrNoFence) {
+	var sorted *exitError
+	switch {
+	case errors.As(err, &sorted):
+		return sorted
+	case errors.Is(err, fence.ErrNoFence):
 		return &exitError{exitNo, err}
 	}
 	return t.refused(err)

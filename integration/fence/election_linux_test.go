@@ -142,7 +142,10 @@ func TestElection(t *testing.T) {
 	if err := two.Claim(t.Context(), l2, []cluster.Claim{{Address: a}}); !errors.Is(err, cluster.ErrLost) {
 		t.Errorf("a claim by a lease that is over: %v", err)
 	}
-	if l, err := two.Renew(t.Context()); err != nil || l.ID == l2.ID {
+	if l, err := two.Renew(t.Context()); err == nil {
+		t.Errorf("a new lease for one that resigned: %v", l)
+	}
+	if l, err := election(c, "n2", "i2", cluster.BootTime).Renew(t.Context()); err != nil || l.ID == l2.ID {
 		t.Errorf("a new lease: %v, %v", l, err)
 	}
 	var many []cluster.Claim
