@@ -25,7 +25,7 @@ func addresses(n int) (list []netip.Addr) {
 func TestFailovers(t *testing.T) {
 	want, each := 60, 12
 	if n, err := strconv.Atoi(os.Getenv("POSTERN_FAILOVERS")); err == nil {
-		want, each = n, 30
+		want, each = n, 60
 	}
 	if raceEnabled {
 		want = 12
@@ -129,7 +129,7 @@ func (s *Site) strike(t testing.TB, f fault, victim *Node, vips []netip.Addr) (t
 // quiet is how long nobody spoke for an address before its new holder did at an instant.
 func (s *Site) quiet(a netip.Addr, struck, first int64) time.Duration {
 	last := struck
-	for _, f := range s.Observer.Seen(0) {
+	for _, f := range s.Observer.Since(struck) {
 		if f.Sender == a && f.At < first {
 			last = f.At
 		}
@@ -145,10 +145,8 @@ func (s *Site) balanced(t testing.TB, vips []netip.Addr) {
 		time.Sleep(50 * time.Millisecond)
 		since := max(from, cluster.BootTime()-int64(1500*time.Millisecond))
 		last := map[netip.Addr]string{}
-		for _, f := range s.Observer.Seen(0) {
-			if f.At > since {
-				last[f.Sender] = s.NodeOf(f.Port)
-			}
+		for _, f := range s.Observer.Since(since) {
+			last[f.Sender] = s.NodeOf(f.Port)
 		}
 		count := map[string]int{}
 		for _, a := range vips {

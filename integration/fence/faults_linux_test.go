@@ -113,8 +113,8 @@ func (s *Site) silenced(t testing.TB, leaderToo bool, within time.Duration) (hea
 	s.Members[second].Kill()
 	struck := cluster.BootTime()
 	time.Sleep(within + 500*time.Millisecond)
-	for _, f := range s.Observer.Seen(0) {
-		if f.At > struck+int64(within) && s.virtual(f.Sender) {
+	for _, f := range s.Observer.Since(struck + int64(within)) {
+		if s.virtual(f.Sender) {
 			t.Errorf("%s speaks for %v %v after etcd's majority was lost", s.NodeOf(f.Port), f.Sender, time.Duration(f.At-struck))
 			break
 		}

@@ -105,8 +105,8 @@ func eventually(t testing.TB, within time.Duration, what string, is func() bool)
 
 // speaker is who spoke last for an address since instant at; "" is nobody.
 func (s *Site) speaker(a netip.Addr, at int64) (name string) {
-	for _, f := range s.Observer.Seen(0) {
-		if f.Sender == a && f.At >= at {
+	for _, f := range s.Observer.Since(at) {
+		if f.Sender == a {
 			name = s.NodeOf(f.Port)
 		}
 	}

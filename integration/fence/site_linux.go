@@ -362,8 +362,8 @@ func (n *Node) address(a netip.Addr) error {
 
 // spoken is how many frames came from the node for virtual addresses since an instant.
 func (s *Site) spoken(n *Node, since int64) (count int) {
-	for _, f := range s.Observer.Seen(0) {
-		if f.Port == n.Port.Index && f.At >= since && f.Sender != netip.IPv4Unspecified() && f.Sender.As4()[2] != 0 {
+	for _, f := range s.Observer.Since(since) {
+		if f.Port == n.Port.Index && f.Sender != netip.IPv4Unspecified() && f.Sender.As4()[2] != 0 {
 			count++
 		}
 	}

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -104,6 +106,15 @@ func (o *Observer) Seen(n int) []ARP {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.seen[min(n, len(o.seen)):])
+}
+
+// Since is what came at an instant or later.
+func (o *Observer) Since(at int64) []ARP {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// Two CPUs may have written in another order than they read the clock: a little earlier, then.
+	i := sort.Search(len(o.seen), func(i int) bool { return o.seen[i].At >= at-int64(time.Millisecond) })
+	return slices.DeleteFunc(slices.Clone(o.seen[i:]), func(f ARP) bool { return f.At < at })
 }
 
 // Close ends the looking.
