@@ -87,8 +87,8 @@ type address struct {
 	// known says that it was held since we follow: it is the cluster's, and needs no probe.
 	known   bool
 	probing context.CancelFunc
-	// claiming is when a claim was sent, giving the revision that is being released.
-	claiming, giving int64
+	// claiming is when a claim was sent, giving when a release was, which is that of revision gives.
+	claiming, giving, gives int64
 	// wait is when it may be claimed at the earliest.
 	wait int64
 	// refused is why this node cannot hold it, until the instant refusedUntil.

@@ -370,9 +370,16 @@ func TestGivesForGood(t *testing.T) {
 	w.now += int64(2500 * time.Millisecond)
 	w.renewed(7, 6*time.Second)
 	w.expect("wanted again", "")
+	w.learn(Change{Reset: true, Revision: 5}, w.node("n1", 7), held("10.0.0.1", "n1", 7, 5))
+	w.expect("told once more of what it asked to end", "")
 	if x := w.agent.addresses[0]; x.giving != w.now {
 		t.Error("it is not asked again")
 	}
+	released := held("10.0.0.1", "n1", 7, 6)
+	released.Holder.Released = true
+	w.learn(released)
+	w.learn(held("10.0.0.1", "n1", 7, 7))
+	w.expect("given back, and claimed anew", "open 10.0.0.1 until 6s; add 10.0.0.1; announce 10.0.0.1")
 }
 
 func TestFenceIsDistrusted(t *testing.T) {

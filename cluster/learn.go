@@ -41,7 +41,10 @@ func (a *Agent) learn(list []Change) {
 			// One that this node claimed is known when nobody answered its probes.
 			claimed := x.claiming != 0 && c.Holder != nil && c.Holder.Lease == a.lease.ID
 			x.known = x.known || c.Holder != nil && !c.Holder.Released && !claimed
-			x.holder, x.claiming, x.giving = c.Holder, 0, 0
+			x.holder, x.claiming = c.Holder, 0
+			if c.Holder == nil || c.Holder.Revision != x.gives {
+				x.giving = 0 // it was carried out, or something else was
+			}
 		}
 	}
 	for _, x := range ended {

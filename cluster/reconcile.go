@@ -79,7 +79,7 @@ func (a *Agent) plan(now int64, s *steps) {
 				s.shut = append(s.shut, x)
 			}
 			if x.giving == 0 || now-x.giving > again {
-				x.giving = now
+				x.giving, x.gives = now, x.holder.Revision
 				s.giving = append(s.giving, Claim{x.Addr, x.holder.Revision})
 			}
 		case mine && want && !x.open:
