@@ -215,6 +215,8 @@ func (t *term) runAgent(ctx context.Context, agent *cluster.Agent, server *contr
 	})
 	jobs.Go(func() error { tellAlive(ctx, agent, log); return nil })
 	jobs.Go(func() error { watch(ctx); return nil })
+	// An interface that is made anew is guarded anew.
+	jobs.Go(func() error { return unlessDone(ctx, t.machine.host.Follow(ctx, log)) })
 	notifySystemd(log, daemon.SdNotifyReady)
 	err := jobs.Wait()
 	if errors.Is(err, cluster.ErrNameTaken) || errors.Is(err, etcd.ErrRefused) {
