@@ -158,7 +158,7 @@ func (t *transit) egress(p port, f skb) error {
 // classify asks one classifier and does what it says. gone is true if the frame
 // goes no further on this device.
 func (t *transit) classify(p port, c Classifier, f *skb) (gone bool, err error) {
-	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Sender: self()})
+	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: f.mark, Sender: self()})
 	d := c.Classify(&t.pkt)
 	rule := d.RuleName()
 	if d.Verdict != firewall.Accept && d.Verdict != firewall.Forward {

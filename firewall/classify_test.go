@@ -206,3 +206,20 @@ func TestDiagnostics(t *testing.T) {
 		t.Errorf("%v %v", warn, err)
 	}
 }
+
+// TestSelectiveKey: of two fields that may occur often, that one is looked up which tells
+// rules apart.
+func TestSelectiveKey(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("policy: p\nrules:\n")
+	for i := range 200 {
+		fmt.Fprintf(&b, "  - {name: r%d, match: dhcp.option.dhcp == 3 && dhcp.option.requested_ip_address == 192.0.2.%d, verdict: accept}\n", i, i)
+	}
+	p, _, err := Parse("p.yaml", []byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := Compile(p).Shapes; len(s) != 1 || len(s[0].Entries) != 200 {
+		t.Errorf("%d shapes, the first with %d keys", len(s), len(s[0].Entries))
+	}
+}

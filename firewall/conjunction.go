@@ -102,20 +102,25 @@ func keysOf(e filter.Expr, ref filter.Ref, ranges []filter.Range, most int) []co
 
 // shape names the parts of the key, after putting them into one order. All but
 // one field that may occur often are left to evaluation: the look-ups of one
-// frame must not multiply.
+// frame must not multiply. It is the one whose values tell the most rules apart.
 func (c *conjunction) shape() string {
 	sort.SliceStable(c.keys, func(i, j int) bool {
 		a, b := c.keys[i].part, c.keys[j].part
 		return a.Field.Name < b.Field.Name || a.Field == b.Field && a.Bits > b.Bits
 	})
-	kept, size, many := c.keys[:0:0], 0, false
-	for _, k := range c.keys {
+	many := -1
+	for i, k := range c.keys {
+		if k.part.Field.Many && (many < 0 || k.width() > c.keys[many].width()) {
+			many = i
+		}
+	}
+	kept, size := c.keys[:0:0], 0
+	for i, k := range c.keys {
 		n := keyLen(k)
-		if k.part.Field.Many && many || size+n > keyBytes {
+		if k.part.Field.Many && i != many || size+n > keyBytes {
 			c.rest = append(c.rest, k.expr())
 			continue
 		}
-		many = many || k.part.Field.Many
 		size += n
 		kept = append(kept, k)
 	}
@@ -125,6 +130,24 @@ func (c *conjunction) shape() string {
 		fmt.Fprintf(&b, "%s/%d ", k.part.Field.Name, k.part.Bits)
 	}
 	return b.String()
+}
+
+// width is how many bits of a value the part compares.
+func (k keyed) width() int {
+	t := k.part.Field.Type
+	switch {
+	case t == filter.TypeUint && k.part.Field.Bits > 0:
+		return k.part.Bits - 64 + k.part.Field.Bits
+	case t == filter.TypeBool:
+		return 1
+	case t == filter.TypeMAC:
+		return k.part.Bits - 64 + 48
+	case t == filter.TypeIPv4:
+		return k.part.Bits - 64 + 32
+	case whole(t) > 0:
+		return k.part.Bits
+	}
+	return 8 * maxKeyText
 }
 
 // keyLen is the room a part can need with any value a frame may hold.

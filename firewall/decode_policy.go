@@ -142,6 +142,7 @@ func (d *decoder) test(n *yaml.Node, p *Policy) {
 			}
 			t.HasIfaceMAC = copy(t.IfaceMAC[:], mac) == len(t.IfaceMAC)
 		},
+		"iface.mark":    func(v *yaml.Node) { t.Mark = d.mark(v) },
 		"iface.ingress": func(v *yaml.Node) { t.Ingress = d.boolean(v, "iface.ingress") },
 		"frame": func(v *yaml.Node) {
 			s, _ := d.text(v, "frame")

@@ -116,19 +116,22 @@ func (d *decoder) verdict(n *yaml.Node, r *Rule) {
 	d.fields(n, "verdict", map[string]func(*yaml.Node){
 		"forward": device(ActionForward), "duplicate": device(ActionDuplicate),
 		"mark": func(v *yaml.Node) {
-			r.Action = ActionMark
-			s, _ := d.text(v, "mark")
-			m, err := strconv.ParseUint(s, 0, 32)
-			if err != nil {
-				d.errorf(v, "write a number from 0 to 0xffffffff", "bad mark %q", s)
-			}
-			r.Mark = uint32(m)
+			r.Action, r.Mark = ActionMark, d.mark(v)
 		},
 		"set": func(v *yaml.Node) { r.Action = ActionSet; d.assignments(v, r) },
 	})
 	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
 		d.errorf(n, "write one rule for each", "a rule has one verdict, not %d", len(n.Content)/2)
 	}
+}
+
+func (d *decoder) mark(n *yaml.Node) uint32 {
+	s, _ := d.text(n, "mark")
+	m, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		d.errorf(n, "write a number from 0 to 0xffffffff", "bad mark %q", s)
+	}
+	return uint32(m)
 }
 
 func (d *decoder) assignments(n *yaml.Node, r *Rule) {

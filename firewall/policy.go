@@ -153,6 +153,8 @@ type Test struct {
 	Iface       string
 	IfaceMAC    [6]byte
 	HasIfaceMAC bool
+	// Mark is `iface.mark`, with which the frame comes.
+	Mark uint32
 	// Ingress is `iface.ingress`: the frame comes in.
 	Ingress bool
 	Line    int

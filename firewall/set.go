@@ -179,13 +179,22 @@ func tupleKey(t []prefix, types []filter.Type) string {
 	return string(b)
 }
 
-// canonical names an element by what it covers.
+// canonical names an element by what it covers, however it is written: an address is
+// its own prefix of full length, and a prefix of IPv4 is a range.
 func canonical(e Element, types []filter.Type) string {
 	var b []byte
 	for i, r := range e.Parts {
-		b, _ = appendKey(b, types[i], r.Lo.Value, whole(types[i]))
-		b, _ = appendKey(b, types[i], r.Hi.Value, whole(types[i]))
-		b = append(b, byte(r.Lo.Prefix), byte(r.Lo.Prefix>>8))
+		lo, hi, bits := r.Lo.Value, r.Hi.Value, whole(types[i])
+		switch {
+		case r.Lo.Prefix == filter.Full:
+		case types[i] == filter.TypeIPv4:
+			hi.Num = lo.Num | shiftedOnes(32+r.Lo.Prefix)
+		default:
+			bits = r.Lo.Prefix
+		}
+		b, _ = appendKey(b, types[i], lo, whole(types[i]))
+		b, _ = appendKey(b, types[i], hi, whole(types[i]))
+		b = append(b, byte(bits))
 	}
 	return string(b)
 }

@@ -177,3 +177,19 @@ func TestReplaceUnderFire(t *testing.T) {
 		t.Error("no frame was judged meanwhile")
 	}
 }
+
+// TestSetSpelling: an element is the same however it is written.
+func TestSetSpelling(t *testing.T) {
+	f := mustNew(t, setPolicy)
+	for _, c := range [][2]string{{"192.0.2.1", "192.0.2.1/32"}, {"198.51.100.0/24", "198.51.100.0..198.51.100.255"}, {"203.0.113.9..203.0.113.9", "203.0.113.9"}} {
+		change(t, f, "own", 0, false, c[0])
+		change(t, f, "own", 1, false, c[1]) // ended long ago
+		f.UpdateSet("own", func(s *Set) {
+			for _, e := range s.List() {
+				if e.Text == c[0] {
+					t.Errorf("%s is there although %s has ended", c[0], c[1])
+				}
+			}
+		})
+	}
+}

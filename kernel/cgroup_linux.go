@@ -26,6 +26,36 @@ func cgroupPath(id uint64) string {
 	return path
 }
 
+// resolveCgroups tells the generation's programs which of the cgroups that the policy names there are.
+func (g *generation) resolveCgroups() error {
+	if !g.engine.AsksCgroups() {
+		return nil
+	}
+	p, err := g.parse()
+	if err != nil {
+		return err
+	}
+	mount, err := cgroup2Mount()
+	if err != nil {
+		mount = "" // there are none
+	}
+	return g.engine.ResolveCgroups(p, mount)
+}
+
+// followCgroups does so again, since one that is made anew has another number.
+func (h Host) followCgroups() error {
+	return h.use(func(_ *session, st state) error {
+		for _, g := range []*generation{st.current, st.before} {
+			if g != nil {
+				if err := g.resolveCgroups(); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // findCgroup opens the directory by its handle, which the number is.
 func findCgroup(id uint64) (string, error) {
 	mount, err := cgroup2Mount()

@@ -79,7 +79,6 @@ type hooks struct {
 	now, then  []door // of current and of before
 	inspection int    // index of the inspection device, 0 without a gate
 	switches   map[[2]*ebpf.Program]*bpf.Switch
-	pins       []string // of the switches
 }
 
 // converge makes the hooks what the generations say: what is new is put in force before
@@ -149,6 +148,9 @@ func (h *hooks) tell(policies [2]*firewall.Policy) error {
 		}
 		mine := [][]door{h.now, h.then}[i]
 		if err := tellInterfaces(g.engine, mine, append(h.now, h.then...)); err != nil {
+			return err
+		}
+		if err := g.resolveCgroups(); err != nil {
 			return err
 		}
 		for _, name := range bpf.Targets(policies[i]) {
@@ -404,7 +406,9 @@ func (h *hooks) seals(now, then *firewall.Policy) error {
 			if err != nil {
 				return err
 			}
-			wanted[filepath.Base(sl.Pin)] = true
+			for _, pin := range sl.Pins() {
+				wanted[filepath.Base(pin)] = true
+			}
 			if h.pending && p == now {
 				continue
 			}

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sweepEvery is how often Follow takes dead elements out of the sets.
-const sweepEvery = time.Minute
+// sweepEvery is how often Follow takes dead elements out of the sets, lookEvery how often it looks for
+// the cgroups that a policy names.
+const sweepEvery, lookEvery = time.Minute, time.Second
 
 // Follow keeps the hooks in step with the interfaces that come, go, are renamed or get another
-// address, and takes elements out of sets whose time is over, until the context ends. It
+// address, tells the programs of cgroups that come, and takes elements out of sets whose time is over, until the context ends. It
 // does not go by itself: an interface of a name that the policy knows is guarded by the
 // gate before its first frame where the kernel follows names (Linux 6.16; 6.17 for
 // prefixes), and otherwise as soon as this process is told of it.
@@ -37,6 +38,8 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 	}
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	known := map[int]netlink.LinkAttrs{}
 	for {
 		select {
@@ -67,6 +70,10 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 			}
 			if changed {
 				h.followed(log)
+			}
+		case <-look.C:
+			if err := h.followCgroups(); err != nil && !errors.Is(err, ErrNothing) {
+				log.Warn("looking for the cgroups that the policy names", "error", err)
 			}
 		case <-sweep.C:
 			if err := h.Sweep(); err != nil {

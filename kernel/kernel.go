@@ -105,13 +105,17 @@ type Interface struct {
 type Path struct {
 	Name   string `json:"name"`
 	Closed bool   `json:"closed"`
-	Why    string `json:"why"`
+	// ByPolicy says that it is open because the policy wants it so.
+	ByPolicy bool   `json:"by_policy,omitempty"`
+	Why      string `json:"why"`
 }
 
 // Seal is a cgroup of the policy's `seal`.
 type Seal struct {
 	Cgroup string `json:"cgroup"`
 	Sealed bool   `json:"sealed"`
+	// Open32 says why 32-bit system calls pass it, if they do.
+	Open32 string `json:"open_to_32bit_calls,omitempty"`
 	Fault  string `json:"fault,omitempty"`
 }
 

@@ -39,8 +39,13 @@ func TestSeal(t *testing.T) {
 	if s.Interfaces[0].Hook != "gate" {
 		t.Errorf("a seal of some sockets leaves the others to %s", s.Interfaces[0].Hook)
 	}
-	s = w.apply(policy)
+	expectTold(t, s)
 	pins, _ := filepath.Glob(filepath.Join(w.Root, "*", nameSeals, "*"))
+	if want := map[bool]int{true: 2, false: 1}[s.Seals[0].Open32 == ""]; len(pins) != want {
+		t.Errorf("pins %v, want %d", pins, want)
+	}
+	s = w.apply(policy)
+	pins, _ = filepath.Glob(filepath.Join(w.Root, "*", nameSeals, "*"))
 	if len(s.Seals) != 0 || len(pins) != 0 {
 		t.Errorf("%+v %v", s.Seals, pins)
 	}
@@ -74,6 +79,17 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// expectTold: status warns of a seal that 32-bit calls pass, and of no other.
+func expectTold(t testing.TB, s *Status) {
+	t.Helper()
+	for _, x := range s.Seals {
+		told := strings.Contains(strings.Join(s.Warnings, "\n"), "32-bit system calls pass the seal of "+x.Cgroup+": ")
+		if told != (x.Open32 != "") {
+			t.Errorf("%+v, and the warnings are %q", x, s.Warnings)
+		}
+	}
+}
+
 // TestAuto: with every socket of the machine sealed, tc is enough and cheaper; with a packet socket from
 // before, it is not.
 func TestAuto(t *testing.T) {
@@ -97,6 +113,18 @@ func TestAuto(t *testing.T) {
 		t.Errorf("with a socket from before the seal: %+v", s.Interfaces[0])
 	}
 	unix.Close(fd)
+	// Where 32-bit calls pass the seal, tc is not enough.
+	found := open32
+	t.Cleanup(func() { open32 = found })
+	open32 = func(seal.State) string { return "no hook" }
+	if s := w.apply(policy); s.Interfaces[0].Hook != "gate" {
+		t.Errorf("with a seal that 32-bit calls pass: %+v", s.Interfaces[0])
+	} else if xdp := s.Interfaces[0].Paths[2]; xdp.Closed || !strings.Contains(xdp.Why, "32-bit") {
+		t.Errorf("with a seal that 32-bit calls pass: %+v", xdp)
+	} else {
+		expectTold(t, s)
+	}
+	open32 = func(seal.State) string { return "" }
 	s := w.apply(policy)
 	if s.Interfaces[0].Hook != "tcx" || !s.Interfaces[0].Guarded {
 		t.Fatalf("with none: %+v", s.Interfaces[0])

@@ -102,7 +102,10 @@ func (h Host) updateSet(set string, fn func(*bpf.SetUpdate) error) error {
 				return err
 			}
 		}
-		return st.current.engine.UpdateSet(set, fn)
+		if err := st.current.engine.UpdateSet(set, fn); err != nil {
+			return err
+		}
+		return st.current.resolveCgroups() // the set may be one of cgroups
 	})
 }
 

@@ -60,6 +60,11 @@ func (s *session) status(st state) (*Status, error) {
 		return nil, err
 	}
 	out.Seals = s.sealStatus(policy)
+	for _, x := range out.Seals {
+		if x.Open32 != "" {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("32-bit system calls pass the seal of %s: %s", x.Cgroup, x.Open32))
+		}
+	}
 	return out, s.interfaceStatus(st, policy, out)
 }
 
@@ -69,7 +74,7 @@ func (s *session) sealStatus(p *firewall.Policy) (list []Seal) {
 		sl, err := s.seal(cgroup)
 		if err == nil {
 			state, e := sl.Status()
-			out.Sealed, err = state.Sealed, e
+			out.Sealed, out.Open32, err = state.Sealed, open32(state), e
 		}
 		if err != nil {
 			out.Fault = err.Error()
@@ -94,10 +99,11 @@ func (s *session) interfaceStatus(st state, p *firewall.Policy, out *Status) err
 			gateErr = errors.Join(errors.New("no program is attached to the inspection device: what comes there is dropped"), err)
 		}
 	}
-	sealed := false
+	var machine Seal // the seal of all cgroups, if there is one
 	for _, x := range out.Seals {
-		sl, err := s.seal(x.Cgroup)
-		sealed = sealed || err == nil && x.Sealed && wholeMachine(sl.Cgroup)
+		if sl, err := s.seal(x.Cgroup); err == nil && x.Sealed && wholeMachine(sl.Cgroup) {
+			machine = x
+		}
 	}
 	for _, d := range doors(p, st.current.Auto, ifaces) {
 		i := Interface{Name: d.name, Index: d.index, Direction: d.direction.String(), Senders: "packet-sockets", Hook: "gate"}
@@ -110,7 +116,7 @@ func (s *session) interfaceStatus(st state, p *firewall.Policy, out *Status) err
 			s.tcFault(st, d, &i)
 		}
 		i.Guarded = i.Fault == ""
-		i.Paths = paths(d, i.Guarded, sealed, st.current.Sealed)
+		i.Paths = paths(d, i.Guarded, machine, st.current.Sealed)
 		out.Interfaces = append(out.Interfaces, i)
 	}
 	s.missing(p, st.current, ifaces, gateState, out)
@@ -187,28 +193,34 @@ func (s *session) missing(p *firewall.Policy, g *generation, ifaces []iface, gs 
 }
 
 // paths are the ways of sending by a guarded interface.
-func paths(d door, guarded, sealed, always bool) []Path {
+func paths(d door, guarded bool, machine Seal, always bool) []Path {
 	if d.direction == firewall.Ingress {
-		return []Path{{"frames that come in", guarded, "tc ingress sees all of them, before netfilter"}}
+		return []Path{{Name: "frames that come in", Closed: guarded, Why: "tc ingress sees all of them, before netfilter"}}
 	}
-	plain := Path{"packet sockets", guarded, "every egress hook sees them, TX_RING and SOCK_PACKET too"}
+	plain := Path{Name: "packet sockets", Closed: guarded, Why: "every egress hook sees them, TX_RING and SOCK_PACKET too"}
 	bypass := Path{Name: "packet sockets with PACKET_QDISC_BYPASS"}
 	switch {
 	case d.hook == firewall.HookGate:
 		bypass.Closed, bypass.Why = guarded, "the gate (netfilter's egress hook) sees them"
-	case sealed && always:
+	case machine.Open32 != "":
+		bypass.Why = "tc does not see them, and 32-bit system calls pass the seal: take `hook: gate`"
+	case machine.Sealed && always:
 		bypass.Closed, bypass.Why = true, "every packet socket was made below the seal, which forbids it"
-	case sealed:
+	case machine.Sealed:
 		bypass.Why = "tc does not see them; the seal forbids it to sockets made since, not to those from before: take `hook: gate`"
 	default:
 		bypass.Why = "tc does not see them: take `hook: gate`, or seal their cgroups"
 	}
-	xdp := Path{"AF_XDP sockets", sealed, "no egress hook sees them; the seal of all cgroups forbids them"}
-	if !sealed {
+	xdp := Path{Name: "AF_XDP sockets", Closed: machine.Sealed && machine.Open32 == "", Why: "no egress hook sees them; the seal of all cgroups forbids them"}
+	switch {
+	case machine.Open32 != "":
+		xdp.Why = "no egress hook sees them; the seal of all cgroups forbids them, but 32-bit system calls pass it"
+	case !machine.Sealed:
 		xdp.Why = "no egress hook sees them: `seal: /` forbids them (to sockets that are made since)"
 	}
-	stack := Path{"the IP stack, the kernel's own ARP, forwarded and bridged frames", d.all && guarded, "`senders: all` judges them"}
+	stack := Path{Name: "the IP stack, the kernel's own ARP, forwarded and bridged frames", Closed: d.all && guarded, Why: "`senders: all` judges them"}
 	if !d.all {
+		stack.ByPolicy = true
 		stack.Why = "`senders: packet-sockets` lets them pass; `senders: all` would judge them"
 	}
 	return []Path{plain, bypass, xdp, stack}

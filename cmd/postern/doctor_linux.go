@@ -53,7 +53,7 @@ func healthy(d *kernel.Diagnosis) bool {
 			return false
 		}
 		for _, p := range i.Paths {
-			if !p.Closed {
+			if !p.Closed && !p.ByPolicy {
 				return false
 			}
 		}

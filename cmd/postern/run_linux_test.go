@@ -110,7 +110,15 @@ func (r *running) told(note string) string {
 				return got
 			}
 		case code := <-r.code:
-			r.t.Fatalf("ended with %d: %s", code, r.errs.String())
+			r.code <- code // for whoever waits for the end
+			select {
+			case got := <-r.notes: // it was told before
+				if strings.HasPrefix(got, note) {
+					return got
+				}
+			case <-time.After(time.Second):
+				r.t.Fatalf("ended with %d: %s", code, r.errs.String())
+			}
 		case <-time.After(10 * time.Second):
 			r.t.Fatalf("systemd was never told %q; it said %s", note, r.errs.String())
 		}

@@ -99,6 +99,8 @@ type Meta struct {
 	// IfaceMAC is the interface's EUI-48 address; valid if HasIfaceMAC.
 	IfaceMAC    [6]byte
 	HasIfaceMAC bool
+	// Mark is the frame's (skb->mark) as it comes to the interface.
+	Mark uint32
 	// Ingress is true for a frame that comes in by the interface: it has no sender here.
 	Ingress bool
 	// Time is the instant of classification in nanoseconds: CLOCK_BOOTTIME on a

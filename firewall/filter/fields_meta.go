@@ -37,6 +37,9 @@ var metaFields = []Field{
 	computed("iface.mac", TypeMAC, 0, "beside the bytes", "the guarded interface's own address", func(p *Packet) (Value, bool) {
 		return Value{Num: wireNumber(p.Meta.IfaceMAC[:])}, p.Meta.HasIfaceMAC
 	}),
+	computed("iface.mark", TypeUint, 32, "beside the bytes", "mark that the frame has as it comes to the guard: from nftables or tc, or from whoever may set SO_MARK", func(p *Packet) (Value, bool) {
+		return Value{Num: uint64(p.Meta.Mark)}, true
+	}),
 	computed("iface.ingress", TypeBool, 0, "beside the bytes", "the frame comes in by the guarded interface", func(p *Packet) (Value, bool) {
 		return Value{Num: 1}, p.Meta.Ingress
 	}),

@@ -120,7 +120,7 @@ func elsewhere(b *bench) error {
 			}
 			off := &side{name: "bare", run: after(other.Flush)}
 			on := &side{name: fmt.Sprintf("postern by %s on another device, %s", hook, how),
-				run: after(func() error { return other.guard(ruleset(1).postern(hook)) })}
+				run: after(func() error { return other.guard(ruleset(1).postern(hook, "sink")) })}
 			s.versus(off, on, 0)
 		}
 	}

@@ -33,8 +33,11 @@ type experiment struct {
 var experiments = []experiment{
 	{"accept", accepting},
 	{"refuse", refusing},
-	{"elsewhere", elsewhere},
+	{"another", elsewhere},
 	{"where", whereItGoes},
+	{"judge", judging},
+	{"judge-many", judgingMany},
+	{"send", sending},
 }
 
 func main() {

@@ -51,8 +51,8 @@ type contender struct {
 }
 
 var contenders = []contender{
-	{"postern by tc", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("tc")) }},
-	{"postern by the gate", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("gate")) }},
+	{"postern by tc", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("tc", "sink")) }},
+	{"postern by the gate", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("gate", "sink")) }},
 	{"nft, a rule each", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftLinear()) }},
 	{"nft, a set", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftSet()) }},
 	{"nft, a verdict map", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftMap()) }},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -69,32 +70,54 @@ func (r *report) markdown(w io.Writer) error {
 
 func (s section) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## %s\n%s\n\n", s.Title, s.Text)
+	var columns []column
+	columns = append(columns, column{"", func(r result) string { return r.Name }})
 	if s.Axis != "" {
-		fmt.Fprintf(b, "![%s](performance/%s.svg)\n\n| | %s ", s.Title, s.ID, s.Axis)
-	} else {
-		b.WriteString("| ")
+		fmt.Fprintf(b, "![%s](performance/%s.svg)\n\n", s.Title, s.ID)
+		columns = append(columns, column{s.Axis, func(r result) string { return thousands(r.X) }})
 	}
-	b.WriteString("| ns | half of all turns | times | half of all turns |\n|---|---|---|---|---|")
-	if s.Axis != "" {
-		b.WriteString("---|")
+	columns = append(columns, column{"time", func(r result) string { return duration(r.Cost.Median) }},
+		column{"quartiles", func(r result) string { return duration(r.Cost.Low) + " to " + duration(r.Cost.High) }})
+	if slices.ContainsFunc(s.Results, func(r result) bool { return r.Base != "" }) {
+		columns = append(columns, column{"ratio", func(r result) string { return fmt.Sprintf("**%.2f**", r.Ratio.Median) }},
+			column{"quartiles", func(r result) string { return fmt.Sprintf("%.2f to %.2f", r.Ratio.Low, r.Ratio.High) }},
+			column{"compared with", func(r result) string { return r.Base + ", " + duration(r.BaseCost.Median) }})
 	}
-	b.WriteString("\n")
-	for _, r := range s.Results {
-		fmt.Fprintf(b, "| %s ", r.Name)
-		if s.Axis != "" {
-			fmt.Fprintf(b, "| %s ", thousands(r.X))
+	if slices.ContainsFunc(s.Results, func(r result) bool { return r.Note != "" }) {
+		columns = append(columns, column{"", func(r result) string { return r.Note }})
+	}
+	row := func(cell func(column) string) {
+		for _, c := range columns {
+			b.WriteString("| " + cell(c) + " ")
 		}
-		fmt.Fprintf(b, "| %s | %s to %s | %.2f | %.2f to %.2f |\n", figure(r.Cost.Median), figure(r.Cost.Low), figure(r.Cost.High),
-			r.Ratio.Median, r.Ratio.Low, r.Ratio.High)
+		b.WriteString("|\n")
+	}
+	row(func(c column) string { return c.head })
+	row(func(column) string { return "---" })
+	for _, r := range s.Results {
+		row(func(c column) string { return c.cell(r) })
 	}
 }
 
-// figure is a number of nanoseconds with three or four digits that mean something.
-func figure(ns float64) string {
-	if ns < 100 {
-		return fmt.Sprintf("%.1f", ns)
+// column is one of a table.
+type column struct {
+	head string
+	cell func(result) string
+}
+
+// duration says nanoseconds with three or four digits that mean something.
+func duration(ns float64) string {
+	switch {
+	case ns < 100:
+		return fmt.Sprintf("%.1f ns", ns)
+	case ns < 1e5:
+		return thousands(int(ns+0.5)) + " ns"
+	case ns < 1e7:
+		return fmt.Sprintf("%.0f µs", ns/1e3)
+	case ns < 1e9:
+		return fmt.Sprintf("%.0f ms", ns/1e6)
 	}
-	return thousands(int(ns + 0.5))
+	return fmt.Sprintf("%.2f s", ns/1e9)
 }
 
 // thousands is n with commas.

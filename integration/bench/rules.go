@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -33,14 +34,42 @@ func announcement(a netip.Addr) []byte {
 	return b
 }
 
-// postern is the policy, with the hook as it says.
-func (r ruleset) postern(hook string) string {
+// postern is the policy for a device, with the hook as it says.
+func (r ruleset) postern(hook, dev string) string { return r.shaped(1, hook, dev) }
+
+// shaped is the policy with its rules in several shapes: prefixes of different lengths of the
+// address. The last rule is of the last shape.
+func (r ruleset) shaped(shapes int, hook, dev string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "policy: bench\nhook: %s\nguard: [{interfaces: [sink]}]\nrules:\n", hook)
+	fmt.Fprintf(&b, "policy: bench\nhook: %s\nguard: [{interfaces: [%s]}]\nrules:\n", hook, dev)
 	for i := range int(r) {
-		fmt.Fprintf(&b, "  - {name: r%d, match: arp.src.proto_ipv4 == %s, verdict: accept}\n", i, r.address(i))
+		fmt.Fprintf(&b, "  - {name: r%d, match: arp.src.proto_ipv4 == %s, verdict: accept}\n", i, r.prefix(i, shapes))
 	}
 	return b.String()
+}
+
+// prefix is the one of rule i: a /32, or one that is shorter, and for each shape of another length. They do
+// not overlap.
+func (r ruleset) prefix(i, shapes int) string {
+	if shapes == 1 {
+		return r.address(i).String()
+	}
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], 0x40<<24|uint32(i)<<(shapes-1))
+	return fmt.Sprintf("%s/%d", netip.AddrFrom4(a), 32-i%shapes)
+}
+
+// acceptedOf is accepted, for rules in shapes.
+func (r ruleset) acceptedOf(shapes int) []byte {
+	a, _, _ := strings.Cut(r.prefix(int(r)-1, shapes), "/")
+	return announcement(netip.MustParseAddr(a))
+}
+
+func shapesName(n int) string {
+	if n == 1 {
+		return "1 shape"
+	}
+	return fmt.Sprint(n, " shapes")
 }
 
 // chain is a netdev egress chain for nft with these rules.

@@ -11,6 +11,7 @@ import (
 type side struct {
 	name string
 	run  func(n int) (time.Duration, error)
+	note string // for the report
 
 	n int // runs a turn
 }
@@ -33,6 +34,7 @@ type result struct {
 	// Ratio is of turns that followed each other: what disturbs the machine disturbs both.
 	Ratio spread `json:"ratio"`
 	Turns int    `json:"turns"`
+	Note  string `json:"note,omitempty"`
 }
 
 // spread is a median, and the quartiles on either side.
@@ -61,14 +63,15 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
 }
 
-// course is how long the turns are and how many each pair gets.
+// course is how long each side runs in a turn, about half of it before and half after the other, and how many
+// turns each pair gets.
 type course struct {
 	turn  time.Duration
 	turns int
 }
 
-// run lets the pairs take turns, base and side one behind the other, now the one first and
-// now the other.
+// run lets the pairs take turns. A turn is base, side, side, base, or the other way round: what changes
+// steadily meanwhile, such as the CPU's clock, is the same for both.
 func (c course) run(pairs []pair) ([]result, error) {
 	for _, p := range pairs {
 		for _, s := range []*side{p.base, p.side} {
@@ -78,31 +81,38 @@ func (c course) run(pairs []pair) ([]result, error) {
 		}
 	}
 	costs, bases, ratios := make([][]float64, len(pairs)), make([][]float64, len(pairs)), make([][]float64, len(pairs))
-	for round := range c.turns {
+	for turn := range c.turns {
 		for i, p := range pairs {
-			a, b := p.base, p.side
-			if round%2 == 1 {
-				a, b = b, a
-			}
-			first, err := a.take()
+			base, cost, err := p.take(turn%2 == 1)
 			if err != nil {
 				return nil, err
 			}
-			second, err := b.take()
-			if err != nil {
-				return nil, err
-			}
-			if round%2 == 1 {
-				first, second = second, first
-			}
-			costs[i], bases[i], ratios[i] = append(costs[i], second), append(bases[i], first), append(ratios[i], second/first)
+			costs[i], bases[i], ratios[i] = append(costs[i], cost), append(bases[i], base), append(ratios[i], cost/base)
 		}
 	}
 	out := make([]result, len(pairs))
 	for i, p := range pairs {
-		out[i] = result{p.side.name, p.base.name, p.x, spreadOf(costs[i]), spreadOf(bases[i]), spreadOf(ratios[i]), c.turns}
+		out[i] = result{p.side.name, p.base.name, p.x, spreadOf(costs[i]), spreadOf(bases[i]), spreadOf(ratios[i]), c.turns, p.side.note}
 	}
 	return out, nil
+}
+
+// take is one turn: nanoseconds each time, for base and side.
+func (p pair) take(swap bool) (base, cost float64, err error) {
+	var each [2]float64
+	for i := range 4 {
+		which := (i + 1) / 2 % 2 // base, side, side, base
+		if swap {
+			which = 1 - which
+		}
+		s := [2]*side{p.base, p.side}[which]
+		took, err := s.run(s.n)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", s.name, err)
+		}
+		each[which] += float64(took.Nanoseconds()) / float64(2*s.n)
+	}
+	return each[0], each[1], nil
 }
 
 // pace finds how often a side can run in one turn, which warms it up too.
@@ -112,18 +122,9 @@ func (c course) pace(s *side) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		if took >= c.turn/2 || s.n >= 1<<24 {
-			s.n = max(1, int(float64(s.n)*float64(c.turn)/float64(max(1, took))))
+		if took >= c.turn/4 || s.n >= 1<<24 {
+			s.n = max(1, int(float64(s.n)*float64(c.turn)/2/float64(max(1, took))))
 			return nil
 		}
 	}
-}
-
-// take is one turn: nanoseconds each time.
-func (s *side) take() (float64, error) {
-	took, err := s.run(s.n)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", s.name, err)
-	}
-	return float64(took.Nanoseconds()) / float64(s.n), nil
 }

@@ -46,7 +46,7 @@ func TestCourse(t *testing.T) {
 	if r.Ratio.Low < 2.9 || r.Ratio.High > 3.1 || r.Cost.High < 2*r.Cost.Low {
 		t.Errorf("%+v", r)
 	}
-	if !strings.HasSuffix(order, "abbaabba") {
+	if !strings.HasSuffix(order, "abbabaab") {
 		t.Errorf("the last turns were %s", order[len(order)-8:])
 	}
 }

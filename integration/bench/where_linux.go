@@ -97,7 +97,7 @@ func whereItGoes(b *bench) error {
 			}
 		}
 		for _, n := range []ruleset{1, n} {
-			if err := add(fmt.Sprintf("postern by tc, %d rules", n), n.accepted(), func(w *world) error { return w.guard(n.postern("tc")) }); err != nil {
+			if err := add(fmt.Sprintf("postern by tc, %d rules", n), n.accepted(), func(w *world) error { return w.guard(n.postern("tc", "sink")) }); err != nil {
 				return err
 			}
 		}

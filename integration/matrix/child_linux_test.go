@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-fw/postern/integration/i386"
 )
 
 // The test binary is its own child, which sends what it is told to.
@@ -32,6 +34,7 @@ func TestMain(m *testing.M) {
 const (
 	opens    = "opens"
 	opens32  = "opens, by 32-bit system calls"
+	ring32   = "opens, by an io_uring of a 32-bit system call"
 	inherits = "inherits"
 	isPassed = "is passed"
 )
@@ -155,10 +158,17 @@ func serve() error {
 func (h hello) senders() (list []*sender, refused []string, err error) {
 	const first = 3
 	d := device{h.Index, h.Name, h.MAC}
-	if h.How == opens32 {
-		setsockopt = setsockopt32()
+	switch h.How {
+	case opens32:
+		setsockopt = i386.Setsockopt
+	case ring32:
+		r, err := newURing(i386.Setup)
+		if err != nil {
+			return nil, nil, err
+		}
+		setsockopt = r.setsockopt
 	}
-	if h.How == opens || h.How == opens32 {
+	if h.How == opens || h.How == opens32 || h.How == ring32 {
 		if err := unix.Setns(first, unix.CLONE_NEWNET); err != nil {
 			return nil, nil, err
 		}

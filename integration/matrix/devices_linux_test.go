@@ -27,15 +27,12 @@ type scene struct {
 	changed, inner func([]byte) []byte
 	// loses is where, being guarded, no honest frame arrives either.
 	loses map[firewall.Hook]bool
+	// partly says that what is not enough holds some.
+	partly bool
 }
 
-// Limits: three gates can be in each other (NF_RECURSION_LIMIT), and a tunnel's packet still
-// has the socket of the frame inside, so that tc, which cannot ask for a route, judges
-// it as that socket's.
-var (
-	tooDeep   = map[firewall.Hook]bool{firewall.HookGate: true}
-	tunnelled = map[firewall.Hook]bool{firewall.HookTC: true}
-)
+// A limit: three gates can be in each other (NF_RECURSION_LIMIT).
+var tooDeep = map[firewall.Hook]bool{firewall.HookGate: true}
 
 var scenes = []scene{
 	{name: "macvlan", build: macvlan, guarded: []string{"near"}},
@@ -44,14 +41,15 @@ var scenes = []scene{
 	{name: "below a guarded macvlan", build: belowMacvlan, guarded: []string{"near", "upper"}, notEnough: []string{"upper"}},
 	{name: "bridge with one port", build: bridge, guarded: []string{"near"}},
 	// Of a frame that is flooded to several ports all but the last are copies without a
-	// socket (deliver_clone): for packet sockets the bridge is the door.
-	{name: "bridge with two ports", build: bridgeOfTwo, guarded: []string{"near", "upper"}, notEnough: []string{"near"}},
+	// socket (deliver_clone). Those of UDP are judged all the same, but the kernel's own ARP looks no
+	// different: for packet sockets the bridge is the door.
+	{name: "bridge with two ports", build: bridgeOfTwo, guarded: []string{"near", "upper"}, notEnough: []string{"near"}, partly: true},
 	{name: "bridge over macvlan, all guarded", build: bridgeOverMacvlan, guarded: []string{"near", "between", "upper"}},
 	{name: "four guarded over each other", build: fourDeep, guarded: []string{"near", "between", "upper", "top"}, loses: tooDeep},
 	{name: "VLAN", build: vlan, guarded: []string{"near"}, changed: tagged},
 	// A tunnel's packet is the IP stack's: what is inside is judged on the overlay.
-	{name: "VXLAN", build: vxlan, guarded: []string{"near", "overlay"}, notEnough: []string{"near"}, inner: inTunnel, loses: tunnelled},
-	{name: "bridge over VXLAN", build: bridgeOverVXLAN, guarded: []string{"near", "overlay"}, notEnough: []string{"near"}, inner: inTunnel, loses: tunnelled},
+	{name: "VXLAN", build: vxlan, guarded: []string{"near", "overlay"}, notEnough: []string{"near"}, inner: inTunnel},
+	{name: "bridge over VXLAN", build: bridgeOverVXLAN, guarded: []string{"near", "overlay"}, notEnough: []string{"near"}, inner: inTunnel},
 	{name: "VXLAN below a guarded bridge", build: belowBridge, guarded: []string{"overlay", "upper"}, notEnough: []string{"upper"}, inner: inTunnel},
 }
 
@@ -114,7 +112,7 @@ func (s scene) expect(t *testing.T, tb *table, h *how, p path, role *role, sum t
 	case h == nil, slices.Equal(h.devices, s.notEnough):
 		// A tunnel refuses what is too short for the protocol that it claims to be
 		// (pskb_inet_may_pull in vxlan_xmit_one).
-		if s.inner == nil || sum.out < sum.forged*9/10 || sum.once != sum.honest {
+		if s.inner == nil && !s.partly || s.inner != nil && (sum.out < sum.forged*9/10 || sum.once != sum.honest) {
 			sum.expectOpen(t, fmt.Sprintf("%s, %s", role.policy.Name, p))
 		}
 		tb.add("not guarded there", s.name, sum)

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -30,24 +31,33 @@ type ringOffsets struct{ head, tail uint32 }
 // From io_uring.h.
 const (
 	ioringOpSendmsg     = 9
+	ioringOpURingCmd    = 46
 	iosqeAsync          = 1 << 4
 	ioringEnterGetevent = 1
 	ioringOffSQEs       = 0x10000000
 	ioringSQE           = 64
 	ioringCQE           = 16
+
+	socketURingOpSetsockopt = 3
 )
 
-var theURing = sync.OnceValues(newURing)
+var theURing = sync.OnceValues(func() (*uring, error) {
+	return newURing(func(entries int, params []byte) (int, unix.Errno) {
+		fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&params[0])), 0)
+		return int(fd), errno
+	})
+})
 
-func newURing() (*uring, error) {
+// newURing makes one by a system call.
+func newURing(setup func(entries int, params []byte) (int, unix.Errno)) (*uring, error) {
 	var params [120]byte // struct io_uring_params
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, maxBatch, uintptr(unsafe.Pointer(&params)), 0)
+	fd, errno := setup(maxBatch, params[:])
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup (kernel.io_uring_disabled?): %w", errno)
 	}
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(params[at:]) }
 	const sqOff, cqOff = 40, 80
-	r := &uring{fd: int(fd), sqArray: u32(sqOff + 24), cqeArray: u32(cqOff + 20)}
+	r := &uring{fd: fd, sqArray: u32(sqOff + 24), cqeArray: u32(cqOff + 20)}
 	r.sq, r.cq = ringOffsets{u32(sqOff), u32(sqOff + 4)}, ringOffsets{u32(cqOff), u32(cqOff + 4)}
 	size := max(r.sqArray+4*u32(0), r.cqeArray+ioringCQE*u32(4))
 	var err error
@@ -112,6 +122,39 @@ func (r *uring) send(fd int, list []message, async bool, errs []error) error {
 		done += r.reap(errs)
 	}
 	return nil
+}
+
+// setsockopt sets an option of a socket (Linux 6.7).
+func (r *uring) setsockopt(fd, level, option int, value unsafe.Pointer, n uintptr) unix.Errno {
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(value)
+	at := atomic.LoadUint32(r.word(r.sq.tail))
+	e := r.entries[(at&r.sqMask)*ioringSQE:][:ioringSQE]
+	clear(e)
+	e[0] = ioringOpURingCmd
+	binary.NativeEndian.PutUint32(e[4:], uint32(fd))
+	binary.NativeEndian.PutUint32(e[8:], socketURingOpSetsockopt)
+	binary.NativeEndian.PutUint32(e[16:], uint32(level))
+	binary.NativeEndian.PutUint32(e[20:], uint32(option))
+	binary.NativeEndian.PutUint32(e[44:], uint32(n))
+	binary.NativeEndian.PutUint64(e[48:], uint64(uintptr(value)))
+	*r.word(r.sqArray + 4*(at&r.sqMask)) = at & r.sqMask
+	atomic.StoreUint32(r.word(r.sq.tail), at+1)
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 1, 1, ioringEnterGetevent, 0, 0)
+		if errno == 0 {
+			break
+		}
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+	var errs [1]error
+	r.reap(errs[:])
+	var errno unix.Errno
+	errors.As(errs[0], &errno)
+	return errno
 }
 
 // reap takes what is completed.

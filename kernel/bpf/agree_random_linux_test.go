@@ -213,6 +213,9 @@ func (p *pair) change(m *maker) {
 	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&comm[0])), 0, 0, 0); err != nil {
 		p.t.Fatal(err)
 	}
+	if len(m.sets) > 0 {
+		p.changeSet(m)
+	}
 	if p.engine.maps[mapCgroups] != nil {
 		asked, err := p.engine.Cgroups(p.fw.Policy())
 		if err != nil {
@@ -227,9 +230,6 @@ func (p *pair) change(m *maker) {
 		if err := p.engine.setCgroups(there); err != nil {
 			p.t.Fatal(err)
 		}
-	}
-	if len(m.sets) > 0 {
-		p.changeSet(m)
 	}
 }
 

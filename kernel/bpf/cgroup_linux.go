@@ -35,6 +35,9 @@ func (e *Engine) Cgroups(p *firewall.Policy) (paths []string, err error) {
 	return paths, nil
 }
 
+// AsksCgroups says whether the policy asks for the sender's cgroup.
+func (e *Engine) AsksCgroups() bool { return e.maps[mapCgroups] != nil }
+
 // ResolveCgroups tells the program which of the cgroups that the policy asks for are there,
 // below the directory where the cgroup2 file system is mounted, "" for none. It is to be called before the
 // program is attached, and again when one of them comes or goes, and when a set of paths

@@ -25,6 +25,8 @@ type code struct {
 	ins   asm.Instructions
 	place []int         // by label: index into ins, -1 until mark
 	jumps map[int]label // by index into ins
+
+	decided func() // emits what follows when a rule has ended the walk
 }
 
 func newCode(name string) *code { return &code{name: name, jumps: map[int]label{}} }

@@ -166,6 +166,10 @@ var computed = map[string]reader{
 		c.jreg(asm.JEq, regValue, asm.R0, absent) // it has none
 		return operand{}
 	}),
+	"iface.mark": once(func(c *code, _ label) operand {
+		c.ctx(regValue, skbMark)
+		return operand{}
+	}),
 	"iface.ingress": flagged(sFlags, flagIngress),
 }
 

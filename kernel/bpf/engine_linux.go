@@ -77,6 +77,9 @@ func (s *Spec) makeMaps(e *Engine) (err error) {
 	return nil
 }
 
+// license is the programs': some of what they call is for this kind alone.
+const license = "Dual MIT/GPL"
+
 func (s *Spec) load(e *Engine, v Variant) (*ebpf.Program, error) {
 	ins := make(asm.Instructions, len(s.Instructions[v]))
 	copy(ins, s.Instructions[v])
@@ -87,7 +90,7 @@ func (s *Spec) load(e *Engine, v Variant) (*ebpf.Program, error) {
 			}
 		}
 	}
-	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: "Dual MIT/GPL"}, ebpf.ProgramOptions{LogSizeStart: 16 << 20})
+	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: fnMain, Type: ebpf.SchedCLS, Instructions: ins, License: license}, ebpf.ProgramOptions{LogSizeStart: 16 << 20})
 	var rejected *ebpf.VerifierError
 	if errors.As(err, &rejected) {
 		return nil, fmt.Errorf("the kernel's verifier refused the program of policy %q, which is a bug of this package or of the kernel: %w", s.Program.Policy.Name, err)

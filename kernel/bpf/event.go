@@ -34,7 +34,7 @@ const (
 	evGen     = evFrame + eventFrame
 	evBytes   = evGen + 8
 
-	eventFrame = 128
+	eventFrame = 320 // a DHCP message down to its first options
 
 	evAudited = 1
 	evTagged  = 2
@@ -100,12 +100,14 @@ func (g *gen) events(c *code) {
 	g.needs(fnEvent, g.event)
 	c.ld(asm.R0, sVerdict, asm.Word)
 	c.jif(asm.JEq, asm.R0, uint64(firewall.Drop), tell)
-	c.ld(asm.R0, sFlags, asm.Word)
-	c.emit(asm.And.Imm(asm.R0, flagAudited))
-	c.jif(asm.JNE, asm.R0, 0, tell)
-	logs := false
+	logs, audits := false, g.prog.Policy.Audit
 	for _, r := range g.prog.Policy.Rules {
-		logs = logs || r.Log
+		logs, audits = logs || r.Log, audits || r.Audit
+	}
+	if audits {
+		c.ld(asm.R0, sFlags, asm.Word)
+		c.emit(asm.And.Imm(asm.R0, flagAudited))
+		c.jif(asm.JNE, asm.R0, 0, tell)
 	}
 	if logs {
 		c.ld(asm.R0, sReason, asm.Word)

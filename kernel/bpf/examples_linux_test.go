@@ -34,7 +34,10 @@ func TestExamples(t *testing.T) {
 			if c.Ingress {
 				p = in
 			}
-			p.iface = filter.Meta{Sender: p.iface.Sender, Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC, Ingress: c.Ingress}
+			p.iface = filter.Meta{Sender: out.iface.Sender, Iface: c.Iface, IfaceMAC: c.IfaceMAC, HasIfaceMAC: c.HasIfaceMAC, Mark: c.Mark, Ingress: c.Ingress}
+			if c.Ingress {
+				p.iface.Sender = nil
+			}
 			if c.Iface == "" && c.HasIfaceMAC {
 				p.iface.Iface = "lo"
 			}

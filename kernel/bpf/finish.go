@@ -38,10 +38,12 @@ func (c *code) stack(dst asm.Register, off int16) {
 // finish carries out what was decided, and returns.
 func (g *gen) finish(c *code) {
 	counted, drop, forward, unsendable := c.label(), c.label(), c.label(), c.label()
-	// A rule that had one effect too many is counted already.
-	c.ld(asm.R0, sReason, asm.Word)
-	c.jif(asm.JEq, asm.R0, uint64(firewall.ReasonTooManyEffects), counted)
-	g.count(c, func(dst asm.Register) { c.ld(dst, sSlot, asm.Word) })
+	if g.has(firewall.ActionDuplicate, firewall.ActionSet) {
+		// A rule that had one effect too many is counted already.
+		c.ld(asm.R0, sReason, asm.Word)
+		c.jif(asm.JEq, asm.R0, uint64(firewall.ReasonTooManyEffects), counted)
+	}
+	g.countAt(c, sSlot)
 	c.mark(counted)
 	g.events(c)
 	if !g.has(firewall.ActionDuplicate, firewall.ActionSet, firewall.ActionMark, firewall.ActionForward) {

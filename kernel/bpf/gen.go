@@ -122,11 +122,15 @@ const (
 	maxInstructions = 500_000
 )
 
-// whole emits cond for a whole expression of the policy, and sees to it that the
-// verifier can follow.
+// whole emits cond for a whole expression of the policy.
 func (g *gen) whole(c *code, e filter.Expr, yes, no label) {
+	g.bounded(c, func() { g.cond(c, e, yes, no) })
+}
+
+// bounded sees to it that the verifier can follow what is emitted.
+func (g *gen) bounded(c *code, emit func()) {
 	before := len(c.jumps)
-	g.cond(c, e, yes, no)
+	emit()
 	if n := len(c.jumps) - before; n > maxJumps-functionSize/2 {
 		g.fail(fmt.Errorf("its match takes %d jumps, more than the %d that the verifier follows: put long lists into a set: %w", n, maxJumps-functionSize/2, ErrTooLarge))
 	}
@@ -165,7 +169,7 @@ func typeOf(name string) *btf.Func {
 	switch {
 	case name == fnStill:
 		// The place and the number are in the scratch area.
-	case name == fnTagged:
+	case name == fnTagged, name == fnCutText:
 		params = append(params, u32, u32, u32)
 	case name == fnHashText:
 		params = append(params, u32, u32)

@@ -132,7 +132,7 @@ type outcome struct {
 // run has the kernel judge a frame.
 func (p *pair) run(frame []byte, gso uint32) (outcome, bool) {
 	p.t.Helper()
-	ok, err := p.kernel.judge(frame, gso)
+	ok, err := p.kernel.judge(frame, gso, p.iface.Mark)
 	if err != nil {
 		p.t.Fatalf("running on %d bytes: %v", len(frame), err)
 	}

@@ -99,30 +99,48 @@ func (g *gen) index(c *code, finish label) {
 	}
 	g.again = steps > 1
 	g.restFunctions()
-	c.sti(sFrom, 0, asm.Word)
-	if g.again {
-		g.needs(fnEachStep, func() *code { return g.step(newCode(fnEachStep), (*code).callback) })
-		c.imm(asm.R1, steps)
-		c.loop(fnEachStep)
-	} else {
-		g.needs(fnStep, func() *code { return g.step(newCode(fnStep), (*code).prologue) })
-		c.call(fnStep)
+	if !g.again {
+		none := c.label()
+		g.best(c, none)
+		g.carryOut(c, none, finish)
+		c.mark(none)
+		return
 	}
+	c.sti(sFrom, 0, asm.Word)
+	g.needs(fnStep, g.step)
+	c.imm(asm.R1, steps)
+	c.loop(fnStep)
 	c.ld(asm.R0, sFound, asm.Word)
 	c.jif(asm.JNE, asm.R0, 0, finish)
 }
 
-// fnStep finds the next rule and carries it out. sFound becomes 1 if that ended the
-// walk. It is a callback where the walk may go on behind a rule.
-const (
-	fnStep     = "step"
-	fnEachStep = fnEach + fnStep
-)
+// fnStep is the callback that finds the next rule and carries it out, where the walk may
+// go on behind a rule. sFound becomes 1 if that ended the walk.
+const fnStep = fnEach + "step"
 
-func (g *gen) step(c *code, begin func(*code)) *code {
-	rules := len(g.prog.Policy.Rules)
+func (g *gen) step() *code {
+	c := newCode(fnStep)
 	none, next, decided := c.label(), c.label(), c.label()
-	begin(c)
+	c.callback()
+	g.best(c, none)
+	g.carryOut(c, next, decided)
+	c.mark(decided)
+	c.sti(sFound, 1, asm.Word)
+	c.retImm(1)
+	c.mark(none)
+	c.sti(sFound, 0, asm.Word)
+	c.retImm(1)
+	c.mark(next)
+	c.ld(asm.R3, sBest, asm.Word)
+	c.emit(asm.Add.Imm(asm.R3, 1))
+	c.st(sFrom, asm.R3, asm.Word)
+	c.retImm(0)
+	return c
+}
+
+// best finds the next rule, and puts it into R3; it goes to none if there is none.
+func (g *gen) best(c *code, none label) {
+	rules := len(g.prog.Policy.Rules)
 	c.sti(sBest, int64(rules), asm.Word)
 	mapped := 0
 	for _, s := range g.shapes {
@@ -152,19 +170,6 @@ func (g *gen) step(c *code, begin func(*code)) *code {
 	}
 	c.ld(asm.R3, sBest, asm.Word)
 	c.jif(asm.JGE, asm.R3, uint64(rules), none)
-	g.carryOut(c, next, decided)
-	c.mark(decided)
-	c.sti(sFound, 1, asm.Word)
-	c.retImm(1)
-	c.mark(none)
-	c.sti(sFound, 0, asm.Word)
-	c.retImm(1)
-	c.mark(next)
-	c.ld(asm.R3, sBest, asm.Word)
-	c.emit(asm.Add.Imm(asm.R3, 1))
-	c.st(sFrom, asm.R3, asm.Word)
-	c.retImm(0)
-	return c
 }
 
 // inline emits functions that compare the candidates of shapes in code, and gives

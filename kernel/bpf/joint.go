@@ -40,6 +40,9 @@ const (
 	// 61 and 82 only once, come nowhere near it; a frame that exceeds it is refused.
 	maxJointSteps = 1 << 20
 
+	// maxJoined is how many joint tests a policy may have: each is two functions.
+	maxJoined = 64
+
 	fnJoints     = "joints"
 	fnNextOption = "next_option"
 
@@ -55,7 +58,7 @@ func (g *gen) jointCompare(c *code, r filter.Ref, t test, yes label) {
 	if frequent(r) && !frequent(other) {
 		r, other, op = other, r, mirrored[op]
 	}
-	bit, fresh := g.bit("joint " + test{kind: toField, op: op, other: &other}.key(r))
+	bit, fresh := g.jointBit("joint " + test{kind: toField, op: op, other: &other}.key(r))
 	if fresh {
 		var left operand
 		g.joined = append(g.joined, &joint{bit: bit, where: g.where,
@@ -64,6 +67,16 @@ func (g *gen) jointCompare(c *code, r filter.Ref, t test, yes label) {
 		})
 	}
 	c.ifBit(bit, yes)
+}
+
+// jointBit is bit for a joint test, of which there may be fewer.
+func (g *gen) jointBit(key string) (bit int, fresh bool) {
+	bit, fresh = g.bit(key)
+	if fresh && len(g.joined) == maxJoined {
+		g.fail(fmt.Errorf("more than %d tests on several fields in DHCP options together: %w", maxJoined, ErrTooLarge))
+		return bit, false
+	}
+	return bit, fresh
 }
 
 // late reports whether a test asks for what is known only when the walk is over.
@@ -84,7 +97,7 @@ func (t test) late() bool {
 
 // jointOne goes to yes if an occurrence of one field in options stands a late test.
 func (g *gen) jointOne(c *code, r filter.Ref, t test, yes label) {
-	bit, fresh := g.bit("late " + t.key(r))
+	bit, fresh := g.jointBit("late " + t.key(r))
 	if fresh {
 		g.joined = append(g.joined, &joint{bit: bit, where: g.where, levels: []level{{ref: r}},
 			stand: func(c *code, v operand, yes, no label) { g.stand(c, v, t, yes, no) }})
@@ -95,7 +108,7 @@ func (g *gen) jointOne(c *code, r filter.Ref, t test, yes label) {
 // jointIn goes to yes if occurrences in options of the fields t.parts, with some of the
 // others, are in the set.
 func (g *gen) jointIn(c *code, t test, yes label) {
-	bit, fresh := g.bit("joint " + t.key(filter.Ref{Field: t.in.Fields[0].Field}))
+	bit, fresh := g.jointBit("joint " + t.key(filter.Ref{Field: t.in.Fields[0].Field}))
 	if fresh {
 		j := &joint{bit: bit, where: g.where}
 		var order []int
@@ -240,7 +253,7 @@ func (g *gen) jointStep(c *code, j *joint, k int) {
 		c.emit(asm.Add.Imm(asm.R0, 1))
 		c.st(sStep, asm.R0, asm.Word)
 	}
-	f.each(c, func(v operand, _ label) {
+	f.each(g, c, func(v operand, _ label) {
 		v.typ = l.ref.Field.Type
 		if v, ok := g.refer(c, l.ref, v, next); ok {
 			g.jointValue(c, j, k, v, next)

@@ -20,6 +20,33 @@ func rules(n int, match func(i int) string) string {
 	return b.String()
 }
 
+// mixed are rules of eight kinds.
+func mixed(i int) string {
+	hi, lo := i/256, i%256
+	return []string{
+		fmt.Sprintf("arp.src.proto_ipv4 == 10.0.%d.%d", hi, lo),
+		fmt.Sprintf("ip.src == 10.%d.0.0/%d && udp.dstport == %d", i%200, 8+i%24, i),
+		fmt.Sprintf("dhcp.option.hostname == \"h%d\" && dhcp.option.dhcp == %d", i, i%8),
+		fmt.Sprintf("eth.src[3:3] == 00:%02x:%02x && eth.dst.ig == 0", hi, lo),
+		fmt.Sprintf("udp.length > %d && vlan.id == %d", i, i%4096),
+		fmt.Sprintf("frame[30:2] == %02x:%02x || ip.ttl == %d", hi, lo, lo),
+		fmt.Sprintf("sender.comm == \"c%d\" && ipv6.addr == 2001:db8::%x/%d", i, i, 64+i%64),
+		fmt.Sprintf("arp.src.hw_mac != eth.src && arp.dst.proto_ipv4 == 10.1.%d.%d", hi, lo),
+	}[i%8]
+}
+
+func many(n int, f func(i int) string) (list []string) {
+	for i := range n {
+		list = append(list, f(i))
+	}
+	return list
+}
+
+// tuple is a policy with one rule and its set.
+func tuple(types, match string) string {
+	return strings.Replace(rules(1, func(int) string { return match }), "rules:", "sets: {s: {type: ["+types+"]}}\nrules:", 1)
+}
+
 // TestLarge: what is large loads and decides, or is refused with the limit it exceeds.
 func TestLarge(t *testing.T) {
 	pin(t)
@@ -57,8 +84,42 @@ func TestLarge(t *testing.T) {
 		}), nil},
 		{"a list", rules(1, func(int) string { return list(3000) }), nil},
 		{"a list too long", rules(1, func(int) string { return list(8000) }), ErrTooLarge},
-		{"tests on options", rules(500, func(i int) string { return fmt.Sprintf("dhcp.option.ip_address_lease_time > %d", i) }), nil},
-		{"too many tests on options", rules(600, func(i int) string { return fmt.Sprintf("dhcp.option.ip_address_lease_time > %d", i) }), ErrTooLarge},
+		{"tests on options", rules(3000, func(i int) string { return fmt.Sprintf("dhcp.option.ip_address_lease_time > %d", i) }), nil},
+		{"too many tests on options", rules(5000, func(i int) string { return fmt.Sprintf("dhcp.option.ip_address_lease_time > %d", i) }), ErrTooLarge},
+		{"tests on texts in options", rules(500, func(i int) string { return fmt.Sprintf("dhcp.option.hostname > \"host-%d\"", i) }), nil},
+		{"tests on sub-options", rules(500, func(i int) string {
+			return fmt.Sprintf("dhcp.option.agent_information_option.subscriber_id > \"s%d\" && dhcp.option.router < 10.0.0.%d", i, i%256)
+		}), nil},
+		{"options together", rules(64, func(i int) string {
+			return fmt.Sprintf("dhcp.option.hostname[%d:2] == dhcp.client_id.undef[1:2]", i)
+		}), nil},
+		{"too many options together", rules(65, func(i int) string {
+			return fmt.Sprintf("dhcp.option.hostname[%d:2] == dhcp.client_id.undef[1:2]", i)
+		}), ErrTooLarge},
+		{"texts compared", rules(1000, func(i int) string {
+			return fmt.Sprintf("%s > dhcp.option.hostname && arp.opcode != %d", []string{"sender.comm", "iface.name"}[i%2], i)
+		}), nil},
+		{"tuples of tags", tuple("number, number, number", "(vlan.id, vlan.priority, vlan.etype) in @s"), nil},
+		{"tuples of too many tags", tuple("number, number, number, number", "(vlan.id, vlan.priority, vlan.etype, vlan.id) in @s"), ErrTooLarge},
+		{"a tuple of four in options", tuple("number, ipv4, ipv4, string", "(dhcp.option.type, dhcp.option.requested_ip_address, dhcp.option.agent_information_option.link_selection, dhcp.client_id.undef) in @s"), nil},
+		{"64 alternatives", rules(100, func(k int) string {
+			return strings.Join(many(64, func(i int) string {
+				return fmt.Sprintf("arp.opcode == %d && arp.src.proto_ipv4 == 10.0.%d.%d", i%3, k, i)
+			}), " || ")
+		}), nil},
+		{"64 inequalities", rules(100, func(k int) string {
+			return strings.Join(many(64, func(i int) string { return fmt.Sprintf("arp.src.proto_ipv4 != 10.0.%d.%d", k, i) }), " && ")
+		}), nil},
+		{"a long match", rules(1, func(int) string {
+			return strings.Join(many(500, func(i int) string { return fmt.Sprintf("(!(frame[%d:4] < 00:00:00:%02x) && ip.src)", 20+i, i%256) }), " || ")
+		}), nil},
+		{"64 KiB of a match", rules(1, func(int) string {
+			return strings.Join(many(2900, func(i int) string { return fmt.Sprintf("!(ip.id == %d)", i) }), " || ")
+		}), ErrTooLarge},
+		{"deep, and then or", rules(1, func(int) string {
+			return strings.Repeat("(arp || (arp.opcode == 1 && ", 300) + "ip" + strings.Repeat("))", 300)
+		}), nil},
+		{"mixed", rules(10_000, mixed), nil},
 		{"sets", sets(40), nil},
 		{"too many sets", sets(80), ErrTooLarge},
 		{"deep", rules(1, func(int) string { return strings.Repeat("!(", 400) + "arp" + strings.Repeat(")", 400) }), nil},

@@ -100,7 +100,7 @@ const (
 	sSubNext = sSubLen + 4  // uint32: where in sData the next sub-option begins
 	sLoaded  = sSubNext + 4 // uint32: sDataAt of what is at sData
 	sOnce    = sLoaded + 4  // uint32 each: place and length of options 50, 54, 61 and 82
-	sText    = sOnce + 4*8  // uint32: length of text up to its NUL, or of what is left of an option
+	sText    = sOnce + 4*8  // uint32: length of a text that is not in the frame
 	sFound   = sText + 4    // uint32
 	sIndex   = sFound + 4   // uint32: key of an array
 	sNext    = sIndex + 4   // uint32: the next candidate
@@ -127,8 +127,11 @@ const (
 	sShapeKey    = sCgroup + cgroupRoom
 	shapeKeyRoom = 2*textPart + 64
 
-	sUID = sShapeKey + shapeKeyRoom // uint32: the sender's
-	sPID = sUID + 4                 // uint32
+	sValue   = sShapeKey + shapeKeyRoom // 8 bytes: the number that is put to tests
+	sTextLen = sValue + 8               // uint32: length of the text or bytes in an option
+
+	sUID = sTextLen + 4 // uint32: the sender's
+	sPID = sUID + 4     // uint32
 
 	sLeftLen = sPID + 4 // uint32: length of what is at sLeft
 
@@ -141,7 +144,7 @@ const (
 	scratchSize = (sOuter+4*outerWords*(maxJoint-1)+7)&^7 + 8
 
 	layers    = 12 // filter.LayerIEEE1722 is the last
-	atomBytes = 64
+	atomBytes = 512
 )
 
 const _ = -uint(layers - 1 - filter.LayerIEEE1722) // does not compile unless it is 0

@@ -117,6 +117,9 @@ func (h *hook) send(p *pair, frame []byte, m *maker, tagged bool) (outcome, bool
 		}
 		frame = slices.Concat(frame[:12], frame[16:])
 	}
+	if err := unix.SetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.iface.Mark)); err != nil {
+		p.t.Fatal(err)
+	}
 	claim := []uint16{0x88cc, unix.ETH_P_IP, unix.ETH_P_ALL, unix.ETH_P_ARP, 0}[m.IntN(5)]
 	err := unix.Sendto(h.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: h.near, Protocol: htons(claim)})
 	if err != nil && !errors.Is(err, unix.ENOBUFS) {

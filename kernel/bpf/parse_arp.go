@@ -25,8 +25,9 @@ func (c *code) inspected(l filter.Layer) {
 
 // arp decodes as arp.Packet.Decode does, and goes to done. The packet's 28 bytes
 // are at sNet if their sizes are Ethernet's and IPv4's; else the addresses are
-// brought to where they would stand if they were.
-func (c *code) arp(done label) {
+// brought to where they would stand if they were. flags says whether arp.isgratuitous
+// and its like are asked for.
+func (c *code) arp(flags bool, done label) {
 	header, odd, sized, clipped, sound, seen := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
 	c.ld(asm.R7, sNetAt, asm.Word)
 	c.ld(asm.R8, sNetLen, asm.Word)
@@ -74,10 +75,14 @@ func (c *code) arp(done label) {
 	c.mark(sound)
 	// R4 = flags
 	c.imm(asm.R4, flagHasHW|flagHasIPv4)
-	c.ldbe(asm.R0, sNet+14, 4)
-	c.ldbe(asm.R1, sNet+24, 4)
-	c.ldbe(asm.R2, sNet+18, 6)
-	c.arpFlags()
+	if flags {
+		c.ldbe(asm.R0, sNet+14, 4)
+		c.ldbe(asm.R1, sNet+24, 4)
+		c.ldbe(asm.R2, sNet+18, 6)
+		c.arpFlags()
+	} else {
+		c.or(sFlags, flagHasHW|flagHasIPv4)
+	}
 	c.mark(sized)
 	c.st(layerLen(filter.LayerARP), asm.R8, asm.Word)
 	c.jif(asm.JLT, asm.R8, 2, seen)

@@ -16,7 +16,7 @@ const (
 )
 
 // network decodes the network layer as filter.Packet.Decode does, and goes to done.
-func (c *code) network(done label) {
+func (c *code) network(arpFlags bool, done label) {
 	arp, ipv4, ipv6, ptp, avtp, udp := c.label(), c.label(), c.label(), c.label(), c.label(), c.label()
 	c.ld(asm.R0, sEther, asm.Word)
 	c.jif(asm.JEq, asm.R0, etherARP, arp)
@@ -28,7 +28,7 @@ func (c *code) network(done label) {
 	c.ja(done)
 
 	c.mark(arp)
-	c.arp(done)
+	c.arp(arpFlags, done)
 	c.mark(ipv4)
 	c.ipv4(udp, done)
 	c.mark(ipv6)

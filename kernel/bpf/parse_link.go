@@ -10,6 +10,7 @@ import (
 // Offsets in struct __sk_buff (include/uapi/linux/bpf.h), 4 bytes each.
 const (
 	skbLen            = 0
+	skbPktType        = 4
 	skbMark           = 8
 	skbVLANPresent    = 20
 	skbVLANTCI        = 24
@@ -126,9 +127,9 @@ func (g *gen) head(c *code) {
 	c.mark(done)
 }
 
-// linear copies the head, and goes to done, where it is in the skb's linear part: of frames that are
-// long enough, and of those of two lengths that are common, the least of Ethernet and ARP
-// without padding. That is a third of what bpf_skb_load_bytes costs.
+// linear copies the head from the linear part, which costs a third of what bpf_skb_load_bytes does, and
+// goes to done: that of frames that are long enough, and of those of two lengths that are
+// common, the least of Ethernet and ARP without padding.
 func (c *code) linear(done label) {
 	c.ctx(asm.R2, skbData)
 	c.ctx(asm.R3, skbDataEnd)

@@ -51,7 +51,7 @@ var cgroupPaths = []string{"/", "/a", "/a/b", "/system.slice/dhclient.service", 
 
 // change draws what is known beside the frames.
 func (m *maker) change() {
-	w := filter.Meta{Iface: []string{"lo", "eth0", "abcdefghijklmno"}[m.IntN(3)], HasIfaceMAC: m.IntN(4) > 0}
+	w := filter.Meta{Iface: []string{"lo", "eth0", "abcdefghijklmno"}[m.IntN(3)], HasIfaceMAC: m.IntN(4) > 0, Mark: m.Uint32N(4)}
 	if w.HasIfaceMAC {
 		copy(w.IfaceMAC[:], m.bytes("eth.src", 6))
 	}

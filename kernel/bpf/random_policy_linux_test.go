@@ -12,14 +12,26 @@ var orderings = []string{"==", "!=", "<", "<=", ">", ">=", "==", "=="}
 // field draws a field; those in DHCP options are many and so come often.
 func (m *maker) field() *filter.Field { return filter.Fields()[m.IntN(len(filter.Fields()))] }
 
+// senderPID is another number in each run, and so is only compared with itself and what is next
+// to it: then all else is as in the run before.
+const senderPID = "sender.pid"
+
+func (m *maker) process() string {
+	n := int(m.pid) - 1 + m.IntN(3)
+	return senderPID + []string{"", fmt.Sprint(" == ", n), fmt.Sprint(" != ", n), fmt.Sprint(" < ", n), fmt.Sprintf(" in {%d, %d}", n, n+5)}[m.IntN(5)]
+}
+
 // atom is one test.
 func (m *maker) atom() string {
 	if len(m.sets) > 0 && m.IntN(5) == 0 {
 		return m.lookup()
 	}
 	f := m.field()
-	if f.Name == senderCgroup {
+	switch f.Name {
+	case senderCgroup:
 		return m.cgroup()
+	case senderPID:
+		return m.process()
 	}
 	v, _ := m.look(f)
 	op, b := orderings[m.IntN(len(orderings))], octets(f.Type, v)
@@ -58,6 +70,7 @@ func (m *maker) two(f *filter.Field, b []byte, op string) string {
 		v, _ := m.look(g)
 		c := octets(g.Type, v)
 		switch {
+		case g.Name == senderPID:
 		case len(b) > 0 && len(c) > 0 && m.IntN(4) == 0:
 			n := 1 + m.IntN(min(len(b), len(c), 20))
 			part := func(name string, b []byte) string {

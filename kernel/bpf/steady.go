@@ -19,14 +19,29 @@ const pullAtOnce = 4096
 // fnStill moves bytes of which some are beyond sStable.
 const fnStill = "still"
 
-// linearPart notes how many bytes are the kernel's own.
+// linearPart notes how many bytes of the frame, R7 long, are the kernel's own. Where those are not even
+// the head, all are made so, without the detour by fnStill.
 func (g *gen) linearPart(c *code) {
 	g.needs(fnStill, still)
+	noted, moved := c.label(), c.label()
 	c.sti(sMoving, 0, asm.Word)
 	c.ctx(asm.R1, skbDataEnd)
 	c.ctx(asm.R2, skbData)
 	c.emit(asm.Sub.Reg(asm.R1, asm.R2))
 	c.st(sStable, asm.R1, asm.Word)
+	c.jreg(asm.JGE, asm.R1, asm.R7, noted)
+	c.jif(asm.JGE, asm.R1, headLen, noted)
+	c.mov(asm.R8, asm.R7)
+	c.min(asm.R8, pullAtOnce)
+	c.mov(asm.R1, regSKB)
+	c.mov(asm.R2, asm.R8)
+	c.helper(asm.FnSkbPullData)
+	c.jif(asm.JEq, asm.R0, 0, moved)
+	c.sti(sMoving, 1, asm.Word) // there is no memory
+	c.ja(noted)
+	c.mark(moved)
+	c.st(sStable, asm.R8, asm.Word)
+	c.mark(noted)
 }
 
 // still makes sure that R4 bytes from R2 on, as the skb counts, are the kernel's own. again is
@@ -93,15 +108,48 @@ type skbLayout struct {
 	summed, bit int // the byte and the bit of ip_summed, two bits
 	start       int // csum_start, and csum_offset behind it, uint16 each
 	head, data  int // pointers
+	route       int // _skb_refdst, a pointer with flags
+
+	// cast is the number of bpf_cast_to_kern_ctx, by which all that is read in place: that
+	// costs nothing, and bpf_probe_read_kernel more than to judge a frame. 0 if there is none.
+	cast int64
 }
+
+// span is the part that holds what every frame is asked for.
+func (l skbLayout) span() (from, n int) {
+	from = min(l.route, l.summed)
+	return from, max(l.route+8, l.summed+1) - from
+}
+
+// spanRoom is how much of it there is room for; a kernel that spreads it further tells nothing.
+const spanRoom = 64
 
 // Places on main's stack.
 const (
-	kSummed = -96
 	kStart  = -104
 	kHead   = -112
 	kData   = -120
+	kOrphan = -124 // 1 if no socket sent the frame, and the IP stack did not
+	kSpan   = -192
 )
+
+// look copies what every frame is asked for to the stack.
+func (g *gen) look(c *code, fail label) {
+	l := g.opt.skb
+	if l.cast == 0 {
+		from, n := l.span()
+		g.peek(c, kSpan, from, n, fail)
+		return
+	}
+	g.peek(c, g.seen(l.route), l.route, 8, fail)
+	g.peek(c, g.seen(l.summed), l.summed, 1, fail)
+}
+
+// seen is where the stack has a byte of struct sk_buff, after look.
+func (g *gen) seen(at int) int16 {
+	from, _ := g.opt.skb.span()
+	return int16(kSpan + at - from)
+}
 
 const checksumPartial = 3
 
@@ -122,8 +170,10 @@ func (g *gen) checksum(c *code, refused, fine label) {
 		g.checksumBlind(c, refused, fine)
 		return
 	}
-	g.peek(c, kSummed, l.summed, 1, refused)
-	c.emit(asm.LoadMem(asm.R0, asm.RFP, kSummed, asm.Byte), asm.RSh.Imm(asm.R0, int32(l.bit)), asm.And.Imm(asm.R0, 3))
+	if g.opt.AllSenders || g.opt.PerInterface {
+		g.look(c, refused)
+	}
+	c.emit(asm.LoadMem(asm.R0, asm.RFP, g.seen(l.summed), asm.Byte), asm.RSh.Imm(asm.R0, int32(l.bit)), asm.And.Imm(asm.R0, 3))
 	c.jif(asm.JNE, asm.R0, checksumPartial, fine)
 	g.peek(c, kStart, l.start, 4, refused)
 	g.peek(c, kHead, l.head, 8, refused)
@@ -136,8 +186,15 @@ func (g *gen) checksum(c *code, refused, fine label) {
 	g.isChecksum(c, refused, fine)
 }
 
-// peek copies bytes of struct sk_buff to the stack.
+// peek copies bytes of struct sk_buff to the stack; by cast, those of one member.
 func (g *gen) peek(c *code, to int16, from, n int, fail label) {
+	if g.opt.skb.cast != 0 {
+		size := map[int]asm.Size{1: asm.Byte, 4: asm.Word, 8: asm.DWord}[n]
+		c.mov(asm.R1, regSKB)
+		c.emit(callKernel(g.opt.skb.cast))
+		c.emit(asm.LoadMem(asm.R0, asm.R0, int16(from), size), asm.StoreMem(asm.RFP, to, asm.R0, size))
+		return
+	}
 	c.mov(asm.R1, asm.RFP)
 	c.emit(asm.Add.Imm(asm.R1, int32(to)))
 	c.imm(asm.R2, uint64(n))
@@ -145,6 +202,11 @@ func (g *gen) peek(c *code, to int16, from, n int, fail label) {
 	c.emit(asm.Add.Imm(asm.R3, int32(from)))
 	c.helper(asm.FnProbeReadKernel)
 	c.jif(asm.JNE, asm.R0, 0, fail)
+}
+
+// callKernel calls a function of the kernel by its number in the kernel's BTF.
+func callKernel(id int64) asm.Instruction {
+	return asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: id}
 }
 
 // isChecksum goes to fine if R8 bytes behind R7 stands the checksum of UDP or TCP, and else on or to refused.

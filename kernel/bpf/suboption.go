@@ -49,7 +49,7 @@ func (c *code) suboptions(one, cut func(), done label) {
 	cut()
 }
 
-func suboptionCodes(c *code, body func(operand, label), next, done label) {
+func suboptionCodes(_ *gen, c *code, body func(operand, label), next, done label) {
 	read := func() {
 		c.mov(regValue, asm.R2)
 		body(operand{}, next)
@@ -59,7 +59,7 @@ func suboptionCodes(c *code, body func(operand, label), next, done label) {
 
 // suboption is the data of the sub-options of a code.
 func suboption(number uint64, t filter.Type) *optionField {
-	return &optionField{code: optAgentInfo, steps: maxSuboptions, each: func(c *code, body func(operand, label), next, done label) {
+	return &optionField{code: optAgentInfo, steps: maxSuboptions, each: func(g *gen, c *code, body func(operand, label), next, done label) {
 		c.suboptions(func() {
 			c.jif(asm.JNE, asm.R2, number, next)
 			if t == filter.TypeIPv4 {
@@ -77,8 +77,8 @@ func suboption(number uint64, t filter.Type) *optionField {
 			c.fetch(sSub, 255)
 			v := operand{kind: inMem, mem: sSub, most: 256, n: -1, lenSlot: sSubLen, atSlot: sSubAt}
 			if t == filter.TypeString {
-				c.upToNUL(sSub, 0, func() { c.ld(asm.R2, sSubAt, asm.Word) })
-				v.lenSlot = sText
+				g.cutText(c, v)
+				v.lenSlot = sTextLen
 			}
 			body(v, next)
 		}, func() { c.ja(done) }, done)

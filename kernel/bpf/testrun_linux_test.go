@@ -25,16 +25,16 @@ type kernelRun struct {
 
 // runAttr and lookupAttr are parts of union bpf_attr (include/uapi/linux/bpf.h).
 type runAttr struct {
-	prog, retval, sizeIn, sizeOut      uint32
-	in, out                            uint64
-	repeat, duration, ctxSize, ctxRoom uint32
-	ctxIn, ctxOut                      uint64
-	flags, cpu, batch, _               uint32
+	prog, _, sizeIn, _ uint32
+	in, _              uint64
+	_, _, ctxSize, _   uint32
+	ctxIn, _           uint64
+	_, _, _, _         uint32
 }
 
 type lookupAttr struct {
-	fd, _           uint32
-	key, val, flags uint64
+	fd, _       uint32
+	key, val, _ uint64
 }
 
 const (
@@ -53,7 +53,8 @@ func bpf[T any](cmd uintptr, attr *T) error {
 }
 
 // judge has the program judge a frame; ok is false if the kernel does not take the frame.
-func (r *kernelRun) judge(frame []byte, gso uint32) (ok bool, err error) {
+func (r *kernelRun) judge(frame []byte, gso, mark uint32) (ok bool, err error) {
+	binary.NativeEndian.PutUint32(r.ctx[skbMark:], mark)
 	binary.NativeEndian.PutUint32(r.ctx[skbGSOSize:], gso)
 	r.run = runAttr{prog: r.prog, sizeIn: uint32(len(frame)), in: address(&frame[0]), ctxSize: uint32(len(r.ctx)), ctxIn: address(&r.ctx[0])}
 	err = bpf(cmdRun, &r.run)

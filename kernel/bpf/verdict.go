@@ -51,8 +51,9 @@ func (g *gen) main() *code {
 	g.beside(c, finish)
 	c.link8023(net, parsed)
 	c.mark(net)
-	c.network(parsed)
+	c.network(g.uses("arp.is"), parsed)
 	c.mark(parsed)
+	g.orphan(c)
 	g.steady(c, finish)
 
 	p := g.prog.Policy
@@ -89,28 +90,78 @@ func (g *gen) byDefault(c *code, reason firewall.Reason, v firewall.Verdict) {
 
 // packetSockets lets go what no packet socket sent: the IP stack's frames, the
 // kernel's own ARP, and what is bridged or forwarded. A frame that waits in a queue
-// keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it).
+// keeps its socket even when that is closed meanwhile (skb_set_owner_w holds it). What has
+// a route is the IP stack's, such as the packet around a frame that a packet socket sent into a
+// tunnel. What has neither, and did not come in, may be a copy or a piece of a packet
+// socket's frame, made by a bridge or by a device that cuts super-frames: see orphan.
 func (g *gen) packetSockets(c *code) {
-	other, judge := c.label(), c.label()
+	other, judge, orphan := c.label(), c.label(), c.label()
+	if g.opt.skb.known {
+		c.emit(asm.StoreImm(asm.RFP, kOrphan, 0, asm.Word))
+		g.look(c, judge)
+	}
 	if g.sendsOn() {
 		// What a rule sent here is judged in any case: a copy has no socket (skb_clone).
 		c.stack(asm.R0, kHops)
 		c.jif(asm.JNE, asm.R0, 0, judge)
 	}
+	if g.opt.skb.known {
+		c.emit(asm.LoadMem(asm.R0, asm.RFP, g.seen(g.opt.skb.route), asm.DWord))
+		c.jif(asm.JNE, asm.R0, 0, other)
+	}
 	c.emit(asm.LoadMem(asm.R1, regSKB, skbSK, asm.DWord))
-	c.jif(asm.JEq, asm.R1, 0, other)
+	c.jif(asm.JEq, asm.R1, 0, orphan)
 	// The family stands in every kind of socket (struct sock_common): no helper is
 	// needed to tell a packet socket from others.
 	c.emit(asm.LoadMem(asm.R0, asm.R1, 4, asm.Word)) // struct bpf_sock, family
 	c.jif(asm.JEq, asm.R0, afPacket, judge)
+	c.ja(other)
+	c.mark(orphan)
+	if g.opt.skb.known {
+		c.ctx(asm.R0, skbPktType)
+		c.jif(asm.JNE, asm.R0, packetHost, other) // bridged: it came in
+		c.emit(asm.StoreImm(asm.RFP, kOrphan, 1, asm.Word))
+		c.ja(judge)
+	}
 	c.mark(other)
 	g.letGo(c)
 	c.mark(judge)
 }
 
+// orphan lets go of a frame without socket and route that is no UDP over IP: the kernel itself sends
+// ARP, and what bridges ask for, but no such.
+func (g *gen) orphan(c *code) {
+	if g.opt.AllSenders && !g.opt.PerInterface || !g.opt.skb.known {
+		return
+	}
+	judge, ipv6, other := c.label(), c.label(), c.label()
+	c.stack(asm.R0, kOrphan)
+	c.jif(asm.JEq, asm.R0, 0, judge)
+	c.ld(asm.R0, sEther, asm.Word)
+	c.jif(asm.JEq, asm.R0, etherIPv6, ipv6)
+	c.jif(asm.JNE, asm.R0, etherIPv4, other)
+	c.ld(asm.R0, sNet+9, asm.Byte)
+	c.jif(asm.JEq, asm.R0, protoUDP, judge)
+	c.ja(other)
+	c.mark(ipv6)
+	c.ld(asm.R0, sNet+6, asm.Byte)
+	c.jif(asm.JEq, asm.R0, protoUDP, judge)
+	c.jif(asm.JEq, asm.R0, protoFragment, judge)
+	c.mark(other)
+	g.letGo(c)
+	c.mark(judge)
+}
+
+const (
+	packetHost    = 0 // PACKET_HOST, which frames have that did not come in
+	protoUDP      = 17
+	protoFragment = 44
+)
+
 // perInterface asks mapIfaces whose frames are judged on the device.
 func (g *gen) perInterface(c *code) {
 	unknown, judge, sockets, free := c.label(), c.label(), c.label(), c.label()
+	c.emit(asm.StoreImm(asm.RFP, kOrphan, 0, asm.Word))
 	c.mapPtr(asm.R1, mapIfaces)
 	c.mov(asm.R2, asm.RFP)
 	c.emit(asm.Add.Imm(asm.R2, kCur))
@@ -199,15 +250,16 @@ func (c *code) verdict(v firewall.Verdict, audit bool) {
 // begins a new one.
 const functionSize = 4000
 
+// inlineSize is how many instructions of rules there may be in the main function: a call
+// costs as much as a rule or two.
+const inlineSize = 500
+
 // linear emits the rules one after the other: the first that ends the walk goes to
 // finish.
 func (g *gen) linear(c *code, finish label) {
-	rules := g.prog.Policy.Rules
-	for i, n := 0, 0; i < len(rules); n++ {
-		name := fmt.Sprintf("rules_%d", n)
-		f := newCode(name)
-		f.prologue()
-		for ; i < len(rules) && len(f.ins) < functionSize; i++ {
+	rules, i := g.prog.Policy.Rules, 0
+	emit := func(f *code, size int) {
+		for ; i < len(rules) && len(f.ins) < size; i++ {
 			g.where = fmt.Sprintf("rule %q", rules[i].Name)
 			hit, next := f.label(), f.label()
 			g.whole(f, rules[i].Match, hit, next)
@@ -215,16 +267,24 @@ func (g *gen) linear(c *code, finish label) {
 			g.apply(f, i, next)
 			f.mark(next)
 		}
+	}
+	c.decided = func() { c.ja(finish) }
+	emit(c, len(c.ins)+inlineSize)
+	for n := 0; i < len(rules); n++ {
+		f := newCode(fmt.Sprintf("rules_%d", n))
+		f.decided = func() { f.retImm(1) }
+		f.prologue()
+		emit(f, functionSize)
 		f.retImm(0)
-		g.needs(name, func() *code { return f })
-		c.call(name)
+		g.needs(f.name, func() *code { return f })
+		c.call(f.name)
 		c.jif(asm.JNE, asm.R0, 0, finish)
 	}
 	g.where = "policy " + g.prog.Policy.Name
 }
 
-// apply carries out rule i, which matches; it returns 1 from the function if that
-// ended the walk, and goes to next if its limit was used up.
+// apply carries out rule i, which matches; it goes where c.decided says if that ended
+// the walk, and to next if its limit was used up.
 func (g *gen) apply(c *code, i int, next label) {
 	r := g.prog.Policy.Rules[i]
 	if r.Limit != nil {
@@ -247,7 +307,7 @@ func (g *gen) apply(c *code, i int, next label) {
 		c.sti(sSlot, int64(g.plan.counters[i]), asm.Word)
 		c.sti(sReason, int64(firewall.ReasonRule), asm.Word)
 		c.verdict(firewall.Verdict(r.Action), r.Audit)
-		c.retImm(1)
+		c.decided()
 		return
 	}
 	room := c.label()
@@ -256,7 +316,7 @@ func (g *gen) apply(c *code, i int, next label) {
 	c.sti(sRule, int64(i), asm.Word)
 	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
-	c.retImm(1)
+	c.decided()
 	c.mark(room)
 	c.mov(asm.R2, asm.R1)
 	c.emit(asm.LSh.Imm(asm.R2, 2), asm.Add.Reg(asm.R2, regScratch))
@@ -328,7 +388,9 @@ func (g *gen) carryOut(c *code, next, decided label) {
 		c.mark(free)
 	}
 	c.emit(asm.LoadMem(asm.R1, asm.R8, 0, asm.Word))
-	c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	if g.again {
+		c.jif(asm.JGT, asm.R1, uint64(firewall.ActionForward), other)
+	}
 	c.st(sRule, asm.R7, asm.Word)
 	c.emit(asm.LoadMem(asm.R2, asm.R8, ruleSlot, asm.Word))
 	c.st(sSlot, asm.R2, asm.Word)
@@ -357,7 +419,7 @@ func (g *gen) carryOut(c *code, next, decided label) {
 	c.st(sRule, asm.R7, asm.Word)
 	c.sti(sReason, int64(firewall.ReasonTooManyEffects), asm.Word)
 	c.sti(sVerdict, int64(firewall.Drop), asm.Word)
-	c.mark(gone)
+	c.mark(gone) // which cannot be: the verdict is what head made it, Drop
 	c.ja(decided)
 	c.mark(room)
 	c.mov(asm.R2, asm.R1)
@@ -369,11 +431,16 @@ func (g *gen) carryOut(c *code, next, decided label) {
 
 // count counts the frame in a slot; it clobbers R0 to R5.
 func (g *gen) count(c *code, slot func(dst asm.Register)) {
-	none := c.label()
 	slot(asm.R1)
 	c.st(sIndex, asm.R1, asm.Word)
+	g.countAt(c, sIndex)
+}
+
+// countAt is count for the slot whose number is in the scratch area.
+func (g *gen) countAt(c *code, off int) {
+	none := c.label()
 	c.mapPtr(asm.R1, mapCounters)
-	c.ptr(asm.R2, sIndex)
+	c.ptr(asm.R2, off)
 	c.helper(asm.FnMapLookupElem)
 	c.jif(asm.JEq, asm.R0, 0, none)
 	c.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R1, 1), asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord))

@@ -35,6 +35,7 @@ var children = map[string]func() (map[string]string, error){
 	"options": func() (map[string]string, error) { return tryOptions(-1) },
 	"given":   func() (map[string]string, error) { return tryOptions(3) },
 	"race":    race,
+	"calls32": calls32,
 	"install": func() (map[string]string, error) {
 		return nil, Seal{Cgroup: os.Getenv("SEAL_CGROUP"), Pin: os.Getenv("SEAL_PIN")}.Install()
 	},

@@ -23,7 +23,7 @@ const (
 	sockoptOptlen    = 32
 )
 
-// instructions decide about one setsockopt call: 0 refuses it with EPERM, 1 lets it go on.
+// instructions decide about one native setsockopt call: 0 refuses it with EPERM, 1 lets it go on.
 // The value that is looked at is the kernel's copy, which is also the one that is used
 // (__cgroup_bpf_run_filter_setsockopt): it cannot be exchanged in between.
 func instructions() asm.Instructions {
@@ -76,12 +76,15 @@ func load() (*ebpf.Program, error) {
 	return p, nil
 }
 
+// enotsupp is the kernel's own ENOTSUPP, by which an architecture says that it has no trampolines.
+const enotsupp = unix.Errno(524)
+
 // attach links the program to an open cgroup. Unlike cilium/ebpf's AttachCgroup it does
 // not fall back to an attachment that nothing can be pinned of.
-func attach(p *ebpf.Program, cgroup *os.File) (*link.RawLink, error) {
-	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: p, Attach: ebpf.AttachCGroupSetsockopt})
+func attach(p *ebpf.Program, as ebpf.AttachType, cgroup *os.File) (*link.RawLink, error) {
+	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: p, Attach: as})
 	switch {
-	case errors.Is(err, ebpf.ErrNotSupported):
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, enotsupp):
 		return nil, fmt.Errorf("a link to a cgroup (Linux 5.7) %w: %w", ErrNotSupported, err)
 	case errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("attach: %w: an ancestor's program may forbid others (bpftool cgroup tree), or CAP_NET_ADMIN is missing", err)
@@ -105,7 +108,7 @@ func Probe() error {
 	}
 	defer none.Close()
 	// It is no cgroup (EBADF); kernels without links do not come so far.
-	l, err := attach(p, none)
+	l, err := attach(p, ebpf.AttachCGroupSetsockopt, none)
 	if err == nil {
 		return l.Close()
 	}

@@ -144,7 +144,9 @@ func same(t testing.TB, when string, got, want map[string]string) {
 
 func expect(t testing.TB, s Seal, want State) {
 	t.Helper()
-	if got, err := s.Status(); err != nil || got != want {
+	got, err := s.Status()
+	got.Open32 = "" // TestSeal32 looks at it
+	if err != nil || got != want {
 		t.Errorf("status %+v, %v, want %+v", got, err, want)
 	}
 }
@@ -268,7 +270,7 @@ func TestForeign(t *testing.T) {
 		dir, err := os.Open(s.Cgroup)
 		must(t, err)
 		defer dir.Close()
-		l, err := attach(p, dir)
+		l, err := attach(p, ebpf.AttachCGroupSetsockopt, dir)
 		must(t, err)
 		defer l.Close()
 		must(t, l.Pin(s.Pin))
