@@ -10,7 +10,7 @@ demo:
 bench:
 	go test ./firewall ./firewall/filter -run '^$$' -bench .
 	go test ./afpacket -run '^$$' -bench Send -benchtime 1x
-# A thousand failovers, and keepalived beside: about half an hour.
+# A thousand failovers, and keepalived beside: about a quarter of an hour.
 fence:
 	POSTERN_FAILOVERS=1000 go test ./integration/fence -run "Failovers|Thousand|Keepalived" -count 1 -timeout 2h -v
 ci:
