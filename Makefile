@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench bench-quick ci
+.PHONY: test lint demo bench bench-quick fence ci
 test:
 	go test ./...
 lint:
@@ -12,5 +12,8 @@ bench:
 	go run -C integration/bench/plot . $(CURDIR)/docs/performance
 bench-quick:
 	$(MAKE) bench BENCH=-quick
+# A thousand failovers, and keepalived beside: about a quarter of an hour.
+fence:
+	POSTERN_FAILOVERS=1000 go test -tags fence ./integration/fence -count 1 -timeout 2h -v
 ci:
 	.ci/run

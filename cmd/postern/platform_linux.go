@@ -5,11 +5,11 @@ import "github.com/spf13/cobra"
 // platformCommands are those that need Linux.
 func platformCommands(t *term) []*cobra.Command {
 	return []*cobra.Command{newApply(t), newConfirm(t), newRollback(t), newRun(t), newStatus(t), newList(t), newFlush(t), newSet(t),
-		newMonitor(t), newDoctor(t), newDemo(t), newRelay(t), newBindings(t)}
+		newMonitor(t), newDoctor(t), newDemo(t), newRelay(t), newBindings(t), newAgent(t), newVips(t)}
 }
 
 func newDemo(t *term) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work, in throw-away network namespaces",
 		Long: `demo makes two network namespaces of its own and sends honest and forged ARP and
@@ -25,4 +25,6 @@ frame arrived, or an honest one did not.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(newDemoCluster(t))
+	return cmd
 }

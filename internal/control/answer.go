@@ -26,7 +26,7 @@ type Service struct {
 	Events *Hub
 }
 
-func (s Service) server() *http.Server {
+func (s Service) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		status, err := s.Status()
@@ -37,8 +37,12 @@ func (s Service) server() *http.Server {
 		answer(w, http.StatusUnprocessableEntity, status, err)
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { s.stream(w, r) })
+	return mux
+}
+
+func newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           onlyKnown(mux),
+		Handler:           onlyKnown(h),
 		ReadHeaderTimeout: 5 * time.Second,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, callerKey{}, refusal(c))
@@ -94,6 +98,11 @@ type problem struct {
 }
 
 func answer(w http.ResponseWriter, failed int, status *kernel.Status, err error) {
+	Answer(w, failed, status, err)
+}
+
+// Answer writes a value, or an error with its HTTP status.
+func Answer(w http.ResponseWriter, failed int, value any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -103,7 +112,7 @@ func answer(w http.ResponseWriter, failed int, status *kernel.Status, err error)
 		_ = enc.Encode(problem{err.Error()})
 		return
 	}
-	_ = enc.Encode(status)
+	_ = enc.Encode(value)
 }
 
 // line is one of those of /events: an event, or how many of them were lost.

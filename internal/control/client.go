@@ -89,16 +89,24 @@ func unlessDone(ctx context.Context, err error) error {
 }
 
 func (c *Client) status(ctx context.Context, method, path string) (*kernel.Status, error) {
-	body, err := c.ask(ctx, method, path)
-	if err != nil {
+	var s kernel.Status
+	if err := c.Call(ctx, method, path, &s); err != nil {
 		return nil, err
 	}
-	defer body.Close()
-	var s kernel.Status
-	if err := json.NewDecoder(body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("control socket: %s: %w", path, err)
-	}
 	return &s, nil
+}
+
+// Call asks for a value.
+func (c *Client) Call(ctx context.Context, method, path string, value any) error {
+	body, err := c.ask(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(value); err != nil {
+		return fmt.Errorf("control socket: %s: %w", path, err)
+	}
+	return nil
 }
 
 func (c *Client) ask(ctx context.Context, method, path string) (io.ReadCloser, error) {

@@ -24,6 +24,11 @@ type Server struct {
 // Listen takes the socket. It fails with a RunningError where another process has it;
 // a socket that a killed one left behind is made anew.
 func Listen(path string, service Service) (*Server, error) {
+	return ListenHandler(path, service.handler())
+}
+
+// ListenHandler is Listen for what answers by other terms than a postern run.
+func ListenHandler(path string, h http.Handler) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("directory of the control socket: %w", err)
 	}
@@ -38,7 +43,7 @@ func Listen(path string, service Service) (*Server, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &Server{lock, l, service.server()}, nil
+	return &Server{lock, l, newHTTP(h)}, nil
 }
 
 func listen(path string, lock *os.File) (*net.UnixListener, error) {

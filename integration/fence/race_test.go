@@ -1,0 +1,5 @@
+//go:build fence && race
+
+package fence
+
+const raceEnabled = true

@@ -1,0 +1,79 @@
+//go:build fence
+
+package fence
+
+import (
+	"context"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/postern-fw/postern/cluster"
+)
+
+// TestRestart: an agent that is killed and started anew within its lease goes on with it: nobody else
+// takes the address. One that is told to end gives it away at once.
+func TestRestart(t *testing.T) {
+	o := options(t)
+	o.Nodes = 2
+	o.Config = "announce: {count: 3, interval: 300ms, refresh: 500ms}\naddresses: [{address: 10.8.1.1, prefer: [n1]}]\n"
+	s := newSite(t, o)
+	vip, n1 := addresses(1)[0], s.Nodes[0]
+	for _, n := range s.Nodes {
+		must(t, n.Start())
+	}
+	eventually(t, 20*time.Second, "n1 announces", func() bool { return s.speaker(vip, 0) == "n1" })
+	time.Sleep(time.Second)
+	before := s.history(t)[vip] // n2 may have been the first one up
+	killed := cluster.BootTime()
+	n1.Agent.Kill()
+	must(t, n1.Start())
+	eventually(t, 10*time.Second, "n1 has renewed its old lease for longer than that would have lasted", func() bool {
+		return cluster.BootTime() > killed+int64(lease+2*time.Second) && s.speaker(vip, cluster.BootTime()-int64(time.Second)) == "n1"
+	})
+	if h := s.history(t)[vip]; !slices.Equal(h, before) {
+		t.Errorf("the holders were %v, %v before the kill", h, before)
+	}
+	ended := cluster.BootTime()
+	must(t, n1.Agent.Signal(syscall.SIGTERM))
+	eventually(t, 10*time.Second, "n2 announces", func() bool { return s.speaker(vip, ended) == "n2" })
+	for _, f := range s.Observer.Seen(0) {
+		if f.Sender == vip && f.Port == s.Nodes[1].Port.Index {
+			t.Logf("n2 announces %v after SIGTERM", time.Duration(f.At-ended))
+			break
+		}
+	}
+	if code := n1.Agent.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	must(t, s.Ask(func(ctx context.Context, c *clientv3.Client) error {
+		r, err := c.Get(ctx, "/postern/nodes/n1")
+		if err == nil && len(r.Kvs) > 0 {
+			t.Error("the node's key is still there")
+		}
+		return err
+	}))
+}
+
+// TestAlone: without etcd a node holds all; what the agent opened stays when it is killed.
+func TestAlone(t *testing.T) {
+	o := options(t)
+	o.Nodes, o.Members, o.Config = 1, 0, quick("10.8.1.1")
+	s := newSite(t, o)
+	vip, n := addresses(1)[0], s.Nodes[0]
+	must(t, n.Start())
+	eventually(t, 10*time.Second, "it announces", func() bool { return s.speaker(vip, 0) == "n1" })
+	if st := n.control(t, "/vips"); st == nil || st.Lease != nil || !st.Addresses[0].Open {
+		t.Errorf("%+v", st)
+	}
+	must(t, n.Agent.Signal(syscall.SIGTERM))
+	if code := n.Agent.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if has, err := n.Has(vip); err != nil || has {
+		t.Errorf("the address is still there: %t, %v", has, err)
+	}
+}
