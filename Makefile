@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench fence ci
+.PHONY: test lint demo bench bench-quick fence ci
 test:
 	go test ./...
 lint:
@@ -8,8 +8,10 @@ lint:
 demo:
 	go run ./cmd/postern demo
 bench:
-	go test ./firewall ./firewall/filter -run '^$$' -bench .
-	go test ./afpacket -run '^$$' -bench Send -benchtime 1x
+	go run ./integration/bench -o docs $(BENCH)
+	go run -C integration/bench/plot . $(CURDIR)/docs/performance
+bench-quick:
+	$(MAKE) bench BENCH=-quick
 # A thousand failovers, and keepalived beside: about a quarter of an hour.
 fence:
 	POSTERN_FAILOVERS=1000 go test ./integration/fence -run "Failovers|Thousand|Keepalived" -count 1 -timeout 2h -v

@@ -26,8 +26,9 @@ func cgroupPath(id uint64) string {
 	return path
 }
 
-// resolveCgroups tells the generation's programs which of the cgroups that the policy names there are.
-func (g *generation) resolveCgroups() error {
+// resolveCgroups tells the generation's programs which of the cgroups that the policy names there are,
+// and has w, if it is not nil, watch those that may come.
+func (g *generation) resolveCgroups(w *cgroupWatch) error {
 	if !g.engine.AsksCgroups() {
 		return nil
 	}
@@ -39,15 +40,24 @@ func (g *generation) resolveCgroups() error {
 	if err != nil {
 		mount = "" // there are none
 	}
+	if w != nil && mount != "" {
+		paths, err := g.engine.Cgroups(p)
+		if err == nil {
+			err = w.add(mount, paths)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return g.engine.ResolveCgroups(p, mount)
 }
 
 // followCgroups does so again, since one that is made anew has another number.
-func (h Host) followCgroups() error {
+func (h Host) followCgroups(w *cgroupWatch) error {
 	return h.use(func(_ *session, st state) error {
 		for _, g := range []*generation{st.current, st.before} {
 			if g != nil {
-				if err := g.resolveCgroups(); err != nil {
+				if err := g.resolveCgroups(w); err != nil {
 					return err
 				}
 			}

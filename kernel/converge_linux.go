@@ -150,7 +150,7 @@ func (h *hooks) tell(policies [2]*firewall.Policy) error {
 		if err := tellInterfaces(g.engine, mine, append(h.now, h.then...)); err != nil {
 			return err
 		}
-		if err := g.resolveCgroups(); err != nil {
+		if err := g.resolveCgroups(nil); err != nil {
 			return err
 		}
 		for _, name := range bpf.Targets(policies[i]) {

@@ -13,8 +13,9 @@ import (
 )
 
 // sweepEvery is how often Follow takes dead elements out of the sets, lookEvery how often it looks for
-// the cgroups that a policy names.
-const sweepEvery, lookEvery = time.Minute, time.Second
+// the cgroups that a policy names, beyond what it is told of: another process may have put a policy in force
+// that names others.
+const sweepEvery, lookEvery = time.Minute, 10 * time.Second
 
 // Follow keeps the hooks in step with the interfaces that come, go, are renamed or get another
 // address, tells the programs of cgroups that come, and takes elements out of sets whose time is over, until the context ends. It
@@ -40,6 +41,13 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 	defer sweep.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	watch, err := watchCgroups()
+	if err != nil {
+		log.Warn("new cgroups are found late", "error", err, "after", lookEvery)
+		watch = &cgroupWatch{}
+	}
+	defer watch.Close()
+	h.lookForCgroups(watch, log)
 	known := map[int]netlink.LinkAttrs{}
 	for {
 		select {
@@ -49,10 +57,11 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			// Messages were lost (ENOBUFS), or the socket is: look at all that there is.
+			// Messages were lost (ENOBUFS), interfaces changed while they were listed, or the
+			// socket is lost: look at all that there is.
 			log.Warn("changes of interfaces were lost", "error", err)
 			h.followed(log)
-			if !errors.Is(err, unix.ENOBUFS) {
+			if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, netlink.ErrDumpInterrupted) {
 				return fmt.Errorf("listening for changes of interfaces: %w", err)
 			}
 		case u, ok := <-updates:
@@ -72,14 +81,20 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) error {
 				h.followed(log)
 			}
 		case <-look.C:
-			if err := h.followCgroups(); err != nil && !errors.Is(err, ErrNothing) {
-				log.Warn("looking for the cgroups that the policy names", "error", err)
-			}
+			h.lookForCgroups(watch, log)
+		case <-watch.changed:
+			h.lookForCgroups(watch, log)
 		case <-sweep.C:
 			if err := h.Sweep(); err != nil {
 				log.Warn("taking dead elements out of sets", "error", err)
 			}
 		}
+	}
+}
+
+func (h Host) lookForCgroups(w *cgroupWatch, log *slog.Logger) {
+	if err := h.followCgroups(w); err != nil && !errors.Is(err, ErrNothing) {
+		log.Warn("looking for the cgroups that the policy names", "error", err)
 	}
 }
 

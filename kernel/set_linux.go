@@ -105,7 +105,7 @@ func (h Host) updateSet(set string, fn func(*bpf.SetUpdate) error) error {
 		if err := st.current.engine.UpdateSet(set, fn); err != nil {
 			return err
 		}
-		return st.current.resolveCgroups() // the set may be one of cgroups
+		return st.current.resolveCgroups(nil) // the set may be one of cgroups
 	})
 }
 

@@ -235,8 +235,11 @@ func (m *machine) checkSteps() {
 	if out := m.step("stopped", `near +egress +packet-sockets +\w+ +guarded`); strings.Contains(out, "run ") {
 		m.t.Errorf("run goes on: %s", out)
 	}
-	if journal := m.step("journal", "packaged is in force", "error: "); strings.Contains(strings.ToLower(journal), "permitted") {
-		m.t.Errorf("the sandbox is too tight:\n%s", journal)
+	for line := range strings.Lines(m.step("journal", "packaged is in force", "error: ")) {
+		// A kernel may refuse programs at LSM hooks to everybody.
+		if strings.Contains(strings.ToLower(line), "permitted") && !strings.Contains(line, "32-bit system calls") {
+			m.t.Errorf("the sandbox is too tight: %s", line)
+		}
 	}
 	m.step("flush", "no policy is in force")
 }

@@ -175,7 +175,7 @@ func (p *Packet) decodeIPv6(b []byte) {
 	ip := &p.IPv6
 	ip.Decode(b)
 	p.HasIPv6, p.bytes[LayerIPv6] = true, ip.Header
-	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 &&
+	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 && b[0]>>4 == 6 &&
 		(ip.NextHdr == protoTCP || ip.NextHdr == 0 && b[40] == protoTCP) {
 		ip.Malformed = frame.CauseNone // a jumbogram (RFC 2675), or without its option (BIG TCP)
 	}

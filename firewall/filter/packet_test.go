@@ -61,6 +61,7 @@ func TestMalformed(t *testing.T) {
 		{"the same, cut by the capture", discover[:len(discover)-1], Meta{WireLen: 600}, FrameCause(frame.CauseIPv4TotalLen)},
 		{"IP total length 0", set(set(plain, 16, 0), 17, 0), Meta{}, FrameCause(frame.CauseIPv4TotalLen)},
 		{"IP total length 0 in a UDP super-frame", set(set(plain, 16, 0), 17, 0), Meta{GSOSize: 8}, FrameCause(frame.CauseIPv4TotalLen)},
+		{"IPv6 of version 15 in a TCP super-frame", ethFrame(0x86dd, append([]byte{0xf0, 0, 0, 0, 0, 0, 6, 64}, set(make([]byte, 60), 32, 6)...)), Meta{GSOSize: 1400}, FrameCause(frame.CauseIPVersion)},
 		{"UDP length 7", set(set(discover, 38, 0), 39, 7), Meta{}, FrameCause(frame.CauseUDPLen)},
 		{"DHCP super-frame", discover, Meta{GSOSize: 252}, CauseGSO},
 		{"first fragment of DHCP", firstOf(offer), Meta{}, CauseDHCPFragment},

@@ -24,6 +24,34 @@ func discover() *dhcpv4.DHCPv4 {
 	return m
 }
 
+// fixed is the fixed part of a DISCOVER and the cookie.
+func fixed() []byte { return discover().ToBytes()[:240] }
+
+// placed are DISCOVERs whose message type stands at different places.
+func placed() map[string][]byte {
+	typ, end := []byte{53, 1, 1}, []byte{255}
+	join := func(parts ...[]byte) (b []byte) {
+		for _, p := range parts {
+			b = append(b, p...)
+		}
+		return b
+	}
+	var others []byte
+	for code := range byte(20) {
+		others = append(others, 128+code, 4, 1, 2, 3, 4)
+	}
+	inName := join(fixed(), []byte{52, 1, 2}, end)
+	copy(inName[44:108], join(typ, end))
+	return map[string][]byte{
+		"first, no other":             join(fixed(), typ, end),
+		"first, before 20 others":     join(fixed(), typ, others, end),
+		"last, behind 20 others":      join(fixed(), others, typ, end),
+		"last, behind 1,000 of pad":   join(fixed(), make([]byte, 1000), typ, end),
+		"in sname, by overload":       inName,
+		"option 82 with 3 suboptions": join(fixed(), typ, []byte{82, 15, 1, 4, 'e', 't', 'h', '0', 2, 3, 'a', 'b', 'c', 5, 2, 1, 2}, end),
+	}
+}
+
 // broadcast is a client's UDP datagram to port 67, in an Ethernet frame.
 func broadcast(payload []byte) []byte {
 	b := make([]byte, 14+20+8, 14+20+8+len(payload))

@@ -34,10 +34,19 @@ var experiments = []experiment{
 	{"accept", accepting},
 	{"refuse", refusing},
 	{"another", elsewhere},
+	{"veth", arriving},
+	{"stack", ordinary},
 	{"where", whereItGoes},
+	{"shapes", shapes},
+	{"sets", setSizes},
+	{"interfaces", interfaces},
+	{"options", optionPlaces},
+	{"senders", twoSenders},
+	{"monitor", monitored},
 	{"judge", judging},
 	{"judge-many", judgingMany},
 	{"send", sending},
+	{"control", controlling},
 }
 
 func main() {
@@ -93,5 +102,5 @@ func pick[T any](b *bench, full, quick T) T {
 
 // course is that of most sections.
 func (b *bench) course() course {
-	return course{time.Millisecond, pick(b, 301, 31)}
+	return course{time.Millisecond, pick(b, 151, 15)}
 }

@@ -46,15 +46,16 @@ func (w *world) clsBPF(bytecode string) error {
 // contender is one way to have a ruleset in force on a device.
 type contender struct {
 	name string
-	most ruleset // rules, for those that take no more, or long for more
+	most ruleset // rules that it takes
+	slow bool    // many rules take long
 	put  func(*world, ruleset) error
 }
 
 var contenders = []contender{
-	{"postern by tc", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("tc", "sink")) }},
-	{"postern by the gate", 10_000, func(w *world, r ruleset) error { return w.guard(r.postern("gate", "sink")) }},
-	{"nft, a rule each", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftLinear()) }},
-	{"nft, a set", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftSet()) }},
-	{"nft, a verdict map", 10_000, func(w *world, r ruleset) error { return w.nft(r.nftMap()) }},
-	{"tc, classic BPF", 2_000, func(w *world, r ruleset) error { return w.clsBPF(r.classic()) }},
+	{"postern by tc", 10_000, false, func(w *world, r ruleset) error { return w.guard(r.postern("tc", "sink")) }},
+	{"postern by the gate", 10_000, false, func(w *world, r ruleset) error { return w.guard(r.postern("gate", "sink")) }},
+	{"nft, a rule each", 10_000, true, func(w *world, r ruleset) error { return w.nft(r.nftLinear()) }},
+	{"nft, a set", 10_000, false, func(w *world, r ruleset) error { return w.nft(r.nftSet()) }},
+	{"nft, a verdict map", 10_000, false, func(w *world, r ruleset) error { return w.nft(r.nftMap()) }},
+	{"tc, classic BPF", 2_000, false, func(w *world, r ruleset) error { return w.clsBPF(r.classic()) }},
 }

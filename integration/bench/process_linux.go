@@ -189,7 +189,7 @@ func judgingMany(b *bench) error {
 		return err
 	}
 	for _, shapes := range []int{1, 4, 16} {
-		for _, n := range counts {
+		for _, n := range b.counts() {
 			if int(n) < shapes {
 				continue
 			}

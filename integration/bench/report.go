@@ -60,13 +60,28 @@ func (r *report) write(dir string) error {
 
 func (r *report) markdown(w io.Writer) error {
 	var b strings.Builder
+	b.WriteString(head)
 	r.machine.markdown(&b)
+	r.targets(&b)
 	for _, s := range r.Sections {
 		s.markdown(&b)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+const head = `# Performance
+` + "`make bench`" + ` (root) measures all this and writes this file; ` + "`make bench-quick`" + ` does it with fewer turns and smaller
+sizes in under two minutes. ` + "`go run ./integration/bench -run NAME`" + ` measures a part. What was measured is in
+[performance/results.json](performance/results.json). Ratios count, not times.
+
+Contenders take turns, base, side, side, base, on the same frame in the same run; a ratio is of one turn, and what
+is printed is the median of all turns and the quartiles. Time is what the sender's thread had a CPU for. Frames are
+ARP of 60 bytes, and leave by an ifb whose queueing discipline drops them (blackhole): hardly anything is
+cheaper, so no guard can hide behind a device's own cost. A device that delivers costs three times as much; see
+"Accepted frames that arrive". All policies and rulesets of a row decide the same, by the sender's protocol address.
+
+`
 
 func (s section) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## %s\n%s\n\n", s.Title, s.Text)

@@ -46,6 +46,9 @@ const (
 	byBypass way = "sendto, PACKET_QDISC_BYPASS"
 )
 
+// short is for the names of sections.
+var short = map[way]string{byRing: "ring", bySendto: "sendto", byBypass: "bypass"}
+
 // sender makes a side of sending the frame from the world.
 func (s *stage) sender(w *world, name string, how way, frame []byte) (*side, error) {
 	x, err := w.open(frame, how)

@@ -105,7 +105,7 @@ func whereItGoes(b *bench) error {
 			return err
 		}
 		if err := s.measure(section{
-			ID: "where-" + map[way]string{byRing: "ring", bySendto: "sendto"}[how], Title: "Where the time goes, by " + string(how),
+			ID: "where-" + short[how], Title: "Where the time goes, by " + string(how),
 			Text: "Each program does what the one above it does, and one thing more that no engine of this kind can do without.",
 		}, b.course()); err != nil {
 			return err

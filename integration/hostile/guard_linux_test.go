@@ -1,6 +1,8 @@
 package hostile
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/postern-fw/postern/integration/lab"
@@ -24,7 +26,9 @@ func guard(t testing.TB, p *lab.Pair, end int, policy string) *guarded {
 	g := &guarded{kernel.Host{Root: root, NetNS: int(p.NS[end])}}
 	status, err := g.Apply(kernel.Source{Name: "policy.yaml", Text: []byte(policy)}, kernel.ApplyOptions{})
 	must(t, err)
-	if len(status.Warnings) > 0 || len(status.Interfaces) == 0 {
+	// Some kernels cannot seal what 32-bit system calls do, and say so.
+	warnings := slices.DeleteFunc(slices.Clone(status.Warnings), func(s string) bool { return strings.HasPrefix(s, "32-bit system calls") })
+	if len(warnings) > 0 || len(status.Interfaces) == 0 {
 		t.Fatalf("%d interfaces are guarded, with these warnings: %q", len(status.Interfaces), status.Warnings)
 	}
 	return g

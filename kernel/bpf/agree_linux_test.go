@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -66,4 +67,50 @@ func TestCorpusParse(t *testing.T) {
 		}
 	}
 	t.Logf("%d frames compared, %d that BPF_PROG_TEST_RUN refuses", p.compared, p.refused)
+}
+
+// TestCorpus: every frame of the corpus under the example policies, and under some drawn
+// at random.
+func TestCorpus(t *testing.T) {
+	frames := corpus(t)
+	files, _ := filepath.Glob("../../examples/*.yaml")
+	for _, name := range files {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			pin(t)
+			src, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			both(t, string(src), Options{}).agreeAll(frames)
+		})
+	}
+	kinds := samples(frames)
+	for n := range uint64(8) {
+		t.Run(fmt.Sprint("drawn ", n), func(t *testing.T) {
+			pin(t)
+			m := newMaker(100, n, kinds, uint32(os.Getpid()))
+			var s tally
+			if p, _ := s.load(t, m, Options{AllSenders: true, linear: []int{0, -1}[n%2]}); p != nil {
+				p.change(m)
+				p.agreeAll(frames)
+			}
+		})
+	}
+}
+
+// agreeAll compares the engines on all frames.
+func (p *pair) agreeAll(frames [][]byte) {
+	p.t.Helper()
+	rules := 0
+	for _, f := range frames {
+		before := p.compared
+		if !p.agree("corpus", f, 0) {
+			p.t.FailNow()
+		}
+		if p.compared > before && p.last.Rule != nil {
+			rules++
+		}
+	}
+	p.sameCounters()
+	p.t.Logf("%d frames compared, %d of them decided by a rule", p.compared, rules)
 }

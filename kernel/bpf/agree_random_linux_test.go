@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
+	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // fromEnv reads an environment variable, so that the tests can be run longer.
@@ -104,7 +106,8 @@ func (s *tally) enough(t *testing.T) {
 // policy compares the engines on one policy.
 func (s *tally) policy(t *testing.T, m *maker) {
 	pin(t)
-	o := Options{AllSenders: true, linear: []int{0, -1, 60}[m.IntN(3)]}
+	m.ingress = m.IntN(8) == 0
+	o := Options{AllSenders: true, Ingress: m.ingress, linear: []int{0, -1, 60}[m.IntN(3)]}
 	p, src := s.load(t, m, o)
 	if p == nil {
 		return
@@ -209,27 +212,39 @@ func (p *pair) change(m *maker) {
 	if err := p.engine.SetInterface(p.ifindex, m.world.Iface, mac, 0); err != nil {
 		p.t.Fatal(err)
 	}
-	comm := append([]byte(m.world.Sender.Comm), 0)
-	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&comm[0])), 0, 0, 0); err != nil {
-		p.t.Fatal(err)
+	if m.world.Sender != nil {
+		p.changeSender(m.world.Sender)
 	}
 	if len(m.sets) > 0 {
 		p.changeSet(m)
 	}
-	if p.engine.maps[mapCgroups] != nil {
-		asked, err := p.engine.Cgroups(p.fw.Policy())
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		there := map[uint64]string{}
-		for _, path := range asked {
-			if path == m.world.Sender.Cgroup {
-				there[ownCgroup()] = path
-			}
-		}
-		if err := p.engine.setCgroups(there); err != nil {
-			p.t.Fatal(err)
-		}
+	if p.engine.maps[mapCgroups] != nil && m.world.Sender != nil {
+		p.changeCgroup(m.world.Sender.Cgroup)
+	}
+}
+
+// changeSender gives this thread the sender's name.
+func (p *pair) changeSender(s *filter.Sender) {
+	p.t.Helper()
+	comm := append([]byte(s.Comm), 0)
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&comm[0])), 0, 0, 0); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// changeCgroup has this process's cgroup be at a path.
+func (p *pair) changeCgroup(path string) {
+	p.t.Helper()
+	asked, err := p.engine.Cgroups(p.fw.Policy())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	there := map[uint64]string{}
+	if slices.Contains(asked, path) {
+		there[ownCgroup()] = path
+	}
+	if err := p.engine.setCgroups(there); err != nil {
+		p.t.Fatal(err)
 	}
 }
 

@@ -78,8 +78,10 @@ type Options struct {
 	// size; 0 means 1 MiB. An event takes about 240.
 	EventBytes uint32
 
-	skb    skbLayout
-	linear int // how many rules are looked at one after the other; 0 means linearRules
+	skb skbLayout
+	// anonymous is for a kernel that does not tell who sends, but for the socket's owner.
+	anonymous bool
+	linear    int // how many rules are looked at one after the other; 0 means linearRules
 	// scattered reads every frame as those of a TX_RING sender: tests have only frames in one piece.
 	scattered bool
 }
@@ -94,6 +96,7 @@ func (o Options) withDefaults() Options {
 	if o.skb == (skbLayout{}) {
 		o.skb = kernelSKB()
 	}
+	o.anonymous = o.anonymous || !tellsSender()
 	if o.linear == 0 {
 		o.linear = linearRules
 	}

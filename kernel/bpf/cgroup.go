@@ -128,14 +128,16 @@ func walk(e filter.Expr, fn func(filter.Expr)) {
 // sender asks the kernel who sends the frame.
 func (g *gen) sender(c *code) {
 	c.or(sFlags, flagSender)
-	c.ptr(asm.R1, sComm)
-	c.imm(asm.R2, 16)
-	c.helper(asm.FnGetCurrentComm)
-	c.helper(asm.FnGetCurrentUidGid)
-	c.st(sUID, asm.R0, asm.Word)
-	c.helper(asm.FnGetCurrentPidTgid)
-	c.emit(asm.RSh.Imm(asm.R0, 32))
-	c.st(sPID, asm.R0, asm.Word)
+	if !g.opt.anonymous {
+		c.ptr(asm.R1, sComm)
+		c.imm(asm.R2, 16)
+		c.helper(asm.FnGetCurrentComm)
+		c.helper(asm.FnGetCurrentUidGid)
+		c.st(sUID, asm.R0, asm.Word)
+		c.helper(asm.FnGetCurrentPidTgid)
+		c.emit(asm.RSh.Imm(asm.R0, 32))
+		c.st(sPID, asm.R0, asm.Word)
+	}
 	if g.uses(senderCgroup) {
 		g.cgroup(c)
 	}

@@ -151,20 +151,13 @@ func (g *gen) event() *code {
 	put(evIfindex, asm.R0, asm.Word)
 	c.imm(asm.R0, uint64(g.opt.Generation))
 	put(evGen, asm.R0, asm.DWord)
-	c.helper(asm.FnGetCurrentPidTgid)
-	put(evPIDTGID, asm.R0, asm.DWord)
-	c.helper(asm.FnGetCurrentUidGid)
-	put(evUID, asm.R0, asm.Word)
+	g.eventSender(c)
 	c.mov(asm.R1, regSKB)
 	c.helper(asm.FnSkbCgroupId)
 	put(evCgroup, asm.R0, asm.DWord)
 	c.mov(asm.R1, regSKB)
 	c.helper(asm.FnGetSocketCookie)
 	put(evCookie, asm.R0, asm.DWord)
-	c.mov(asm.R1, ev)
-	c.emit(asm.Add.Imm(asm.R1, evComm))
-	c.imm(asm.R2, 16)
-	c.helper(asm.FnGetCurrentComm)
 
 	// R8 = flags
 	c.imm(asm.R8, 0)
@@ -192,6 +185,29 @@ func (g *gen) event() *code {
 	c.helper(asm.FnRingbufSubmit)
 	c.retImm(0)
 	return c
+}
+
+// eventSender tells who runs, in the event at R7; of a kernel that does not say, whose the socket is.
+func (g *gen) eventSender(c *code) {
+	put := func(off int, size asm.Size) { c.emit(asm.StoreMem(asm.R7, int16(off), asm.R0, size)) }
+	if g.opt.anonymous {
+		c.mov(asm.R1, regSKB)
+		c.helper(asm.FnGetSocketUid)
+		put(evUID, asm.Word)
+		c.imm(asm.R0, 0)
+		put(evPIDTGID, asm.DWord)
+		put(evComm, asm.DWord)
+		put(evComm+8, asm.DWord)
+		return
+	}
+	c.helper(asm.FnGetCurrentPidTgid)
+	put(evPIDTGID, asm.DWord)
+	c.helper(asm.FnGetCurrentUidGid)
+	put(evUID, asm.Word)
+	c.mov(asm.R1, asm.R7)
+	c.emit(asm.Add.Imm(asm.R1, evComm))
+	c.imm(asm.R2, 16)
+	c.helper(asm.FnGetCurrentComm)
 }
 
 // eventBytes copies the skb's first bytes into the event at R7.

@@ -10,6 +10,10 @@ import (
 // occurrences emits body for each occurrence of a field outside of DHCP options.
 // body must leave by a jump; next is where it goes on to the next occurrence.
 func (g *gen) occurrences(c *code, f *filter.Field, body func(v operand, next label)) {
+	if g.opt.anonymous && (f.Name == "sender.pid" || f.Name == "sender.uid" || f.Name == "sender.comm") {
+		g.refuse("the field %s, which this kernel does not tell programs at network devices (6.18 does)", f.Name)
+		return
+	}
 	if read := computed[f.Name]; read != nil {
 		for i := 0; ; i++ {
 			next := c.label()

@@ -111,7 +111,7 @@ func TestLarge(t *testing.T) {
 			return strings.Join(many(64, func(i int) string { return fmt.Sprintf("arp.src.proto_ipv4 != 10.0.%d.%d", k, i) }), " && ")
 		}), nil},
 		{"a long match", rules(1, func(int) string {
-			return strings.Join(many(500, func(i int) string { return fmt.Sprintf("(!(frame[%d:4] < 00:00:00:%02x) && ip.src)", 20+i, i%256) }), " || ")
+			return strings.Join(many(400, func(i int) string { return fmt.Sprintf("(!(frame[%d:4] < 00:00:00:%02x) && ip.src)", 20+i, i%256) }), " || ")
 		}), nil},
 		{"64 KiB of a match", rules(1, func(int) string {
 			return strings.Join(many(2900, func(i int) string { return fmt.Sprintf("!(ip.id == %d)", i) }), " || ")

@@ -26,6 +26,7 @@ type maker struct {
 	sets    []randomSet
 	types   filter.SetTypes
 	limited bool // there are limits
+	ingress bool // the frames come in, and have no sender
 	settled bool // the sender's cgroup stays: a limit goes by its number, of which there is one
 }
 
@@ -56,7 +57,9 @@ func (m *maker) change() {
 		copy(w.IfaceMAC[:], m.bytes("eth.src", 6))
 	}
 	w.Sender = &filter.Sender{PID: m.pid, Comm: []string{"bpf.test", "dhclient", "a", "abcdefghijklmno"}[m.IntN(4)], Cgroup: cgroupPaths[m.IntN(len(cgroupPaths))]}
-	if m.settled {
+	if m.ingress {
+		w.Ingress, w.Sender = true, nil
+	} else if m.settled {
 		w.Sender.Cgroup = m.world.Sender.Cgroup
 	}
 	m.world = w

@@ -1,0 +1,143 @@
+package relay
+
+import (
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"testing"
+
+	"github.com/postern-fw/postern/proto/dhcp"
+	"github.com/postern-fw/postern/relay/binding"
+	"github.com/postern-fw/postern/relay/message"
+	"github.com/postern-fw/postern/relay/wire"
+)
+
+// newAgent is an agent without sockets: an interface eth1, 10.1.0.1, and a server 192.0.2.53.
+func newAgent(t testing.TB, more string) (*Agent, *port) {
+	t.Helper()
+	c, err := ParseConfig("relay.yaml", []byte("database: "+t.TempDir()+"/db\nservers: [192.0.2.53]\ninterfaces: [{names: [eth1], address: 10.1.0.1}]\n"+more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := New(c, Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	p := &port{ifi: &net.Interface{Name: "eth1", Index: 7, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, mac: [6]byte{2, 0, 0, 0, 0, 1}, circuits: map[uint16]*circuit{}}
+	if err := a.circuitsOf(p); err != nil {
+		t.Fatal(err)
+	}
+	a.join(p)
+	return a, p
+}
+
+// ask is a client's message, and what the agent makes of it.
+func ask(t testing.TB, a *Agent, p *port, frame []byte) (l letter, r Reason) {
+	t.Helper()
+	if r = a.read(p, frame, &l); r == Relayed {
+		// An outbox that is never sent.
+		r = a.request(&l, binding.BootTime(), new(wire.Socket).Outbox(), new(arena), func(error) {})
+	}
+	return l, r
+}
+
+// answer is a server's message, and what goes to the client.
+func answer(a *Agent, payload []byte) (frames []parcel, r Reason) {
+	re := reply{}
+	re.Payload, re.Src = payload, 0xc0000235
+	var m mail
+	if r = a.answer(&re, binding.BootTime()); r == Relayed {
+		r = a.deliver(&re, &m)
+	}
+	for len(a.ledger.waiting) > 0 {
+		if e := <-a.ledger.waiting; e.parcel.frame != nil {
+			m.list = append(m.list, e.parcel)
+		}
+	}
+	return m.list, r
+}
+
+func bytesOf(t testing.TB, head []byte, options string) []byte {
+	t.Helper()
+	b := make([]byte, 240)
+	copy(b, head)
+	copy(b[28:], "\x02\x00\x00\x00\x00\x09")
+	copy(b[236:], "\x63\x82\x53\x63")
+	v, err := hex.DecodeString(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, v...)
+}
+
+func requestFrame(t testing.TB, options string) []byte {
+	d := wire.Datagram{EthDst: [6]byte{255, 255, 255, 255, 255, 255}, EthSrc: [6]byte{2, 0, 0, 0, 0, 9}, Dst: 0xffffffff, SrcPort: 68, DstPort: 67,
+		Payload: bytesOf(t, []byte{1, 1, 6, 0, 0, 0, 0, 7}, options)}
+	return d.Append(nil, 0, false)
+}
+
+// answerHead is one to that request, with an address and a giaddr.
+var answerHead = []byte{2, 1, 6, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 10, 1, 0, 7, 0, 0, 0, 0, 10, 1, 0, 1}
+
+// circuitInfo is option 82 with the circuit ID eth1:0.
+const circuitInfo = "5208" + "0106" + "657468313a30"
+
+// TestExchange: a DISCOVER, an OFFER, a REQUEST and an ACK.
+func TestExchange(t *testing.T) {
+	a, p := newAgent(t, "")
+	const server = "3604c0000235"
+	for _, tt := range []struct {
+		request, answer string
+		why             Reason
+	}{
+		{"350101ff", "350102" + server + circuitInfo + "ff", Relayed},
+		{"350103" + server + "32040a010007ff", "350105" + server + "330400000258" + circuitInfo + "ff", Relayed},
+		{"350103" + server + "32040a010007ff", "350105" + "360409090909" + "330400000258" + circuitInfo + "ff", NotChosen},
+		{"350103" + server + "32040a010007ff", "350106" + "360409090909" + circuitInfo + "ff", NotChosen},
+		{"350103" + server + "32040a010007ff", "350105" + server + circuitInfo + "ff", NoLeaseTime},
+		{"350108ff", "350105" + server + circuitInfo + "ff", Relayed},
+		{"350101ff", "350105" + server + "330400000258" + circuitInfo + "ff", NoRequest},
+		{"3501015000ff", "350105" + server + "330400000258" + "5000" + circuitInfo + "ff", Relayed},
+	} {
+		if _, r := ask(t, a, p, requestFrame(t, tt.request)); r != Relayed {
+			t.Errorf("%s: %s", tt.request, r)
+		}
+		list, r := answer(a, bytesOf(t, answerHead, tt.answer))
+		if r != tt.why || len(list) != map[bool]int{true: 1, false: 0}[r == Relayed] {
+			t.Errorf("%s after %s: %s, %d frames; want %s", tt.answer, tt.request, r, len(list), tt.why)
+		}
+	}
+}
+
+// FuzzAgent: whatever comes from either side, what goes to a client is an answer, sound, in the
+// agent's own name, and without option 82.
+func FuzzAgent(f *testing.F) {
+	a, p := newAgent(f, "")
+	f.Add(requestFrame(f, "350101ff"), true)
+	f.Add(requestFrame(f, "350103"+"3604c0000235"+"32040a010007ff"), true)
+	f.Add(requestFrame(f, "350107"+"3604c0000235"+"ff"), true)
+	f.Add(bytesOf(f, answerHead, "350105"+"3604c0000235"+"330400000258"+circuitInfo+"ff"), false)
+	f.Add(bytesOf(f, answerHead, "350106"+"3604c0000235"+circuitInfo+"ff"), false)
+	asked := requestFrame(f, "350103"+"3604c0000235"+"32040a010007ff")
+	f.Fuzz(func(t *testing.T, b []byte, client bool) {
+		if client {
+			ask(t, a, p, b)
+			for len(a.ledger.waiting) > 0 {
+				<-a.ledger.waiting
+			}
+			return
+		}
+		ask(t, a, p, asked)
+		list, _ := answer(a, b)
+		for _, parcel := range list {
+			var d wire.Datagram
+			var m dhcp.Message
+			fault := d.Decode(parcel.frame, true)
+			m.Decode(d.Payload)
+			if fault != "" || m.Malformed != dhcp.CauseNone || m.Op() != message.BootReply || m.Has(dhcp.OptRelayAgentInfo) || d.EthSrc != p.mac {
+				t.Errorf("%x became %x: %s, %s", b, parcel.frame, fault, m.Malformed)
+			}
+		}
+	})
+}

@@ -1,0 +1,143 @@
+package binding
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+var (
+	// ErrInUse is matched where another process has the database open.
+	ErrInUse = errors.New("another process has the database of bindings open")
+	// ErrDatabase is matched where the file is no database of bindings.
+	ErrDatabase = errors.New("not a database of bindings")
+)
+
+var bucket = []byte("bindings 1")
+
+// Store is bindings on disk, in a bbolt database: keys are addresses. What Commit has
+// returned for is there after a crash.
+type Store struct {
+	db   *bbolt.DB
+	boot [8]byte
+}
+
+// Open opens or makes a database. It fails with ErrInUse while another process has it.
+func Open(path string) (*Store, error) {
+	// The list of free pages is found again by reading, which is quick; writing it with
+	// each commit is not.
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 200 * time.Millisecond, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%s: %w: %w; move it away, and import leases", path, ErrDatabase, err)
+	case err != nil:
+		return nil, fmt.Errorf("database of bindings: %w", err)
+	}
+	s := &Store{db: db}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil {
+		copy(s.boot[:], id)
+		err = db.Update(func(tx *bbolt.Tx) error {
+			b, err := tx.CreateBucketIfNotExists(bucket)
+			if err == nil {
+				b.FillPercent = 0.9 // addresses are given in order, mostly
+			}
+			return err
+		})
+	}
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// Close closes it.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Commit writes changes, all or none. When it returns nil they are on disk.
+func (s *Store) Commit(changes []Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		for i := range changes {
+			c := &changes[i]
+			if err := s.write(b, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) write(b *bbolt.Bucket, c *Change) error {
+	var key [4]byte
+	binary.BigEndian.PutUint32(key[:], uint32(c.IP))
+	if !c.Gone {
+		if c.Static {
+			return nil // the configuration has it
+		}
+		return b.Put(key[:], s.encode(&c.Binding))
+	}
+	// Its place may have been taken.
+	if old, err := s.decode(key[:], b.Get(key[:])); err != nil || old.MAC != c.MAC || old.Place != c.Place {
+		return nil
+	}
+	return b.Delete(key[:])
+}
+
+// Load calls fn with each binding. Deadlines of another boot are found from the wall clock.
+func (s *Store) Load(fn func(Binding)) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+			b, err := s.decode(k, v)
+			if err == nil {
+				fn(b)
+			}
+			return err
+		})
+	})
+}
+
+// A record: boot, expiry and deadline (8 bytes each), server (4), hardware address (6), VLAN
+// (2), the length of the interface's name (1), the name, and the client identifier.
+const fixed = 8 + 8 + 8 + 4 + 6 + 2 + 1
+
+func (s *Store) encode(b *Binding) []byte {
+	out := make([]byte, 0, fixed+len(b.Interface)+len(b.ClientID))
+	out = append(out, s.boot[:]...)
+	out = binary.BigEndian.AppendUint64(out, uint64(b.Expiry))
+	out = binary.BigEndian.AppendUint64(out, uint64(b.Deadline))
+	out = binary.BigEndian.AppendUint32(out, uint32(b.Server))
+	out = append(out, b.MAC[:]...)
+	out = binary.BigEndian.AppendUint16(out, b.VLAN)
+	out = append(append(out, byte(len(b.Interface))), b.Interface...)
+	return append(out, b.ClientID...)
+}
+
+func (s *Store) decode(k, v []byte) (b Binding, err error) {
+	if len(k) != 4 || len(v) < fixed || len(v) < fixed+int(v[fixed-1]) {
+		return b, fmt.Errorf("%w: a record of %d bytes under %x", ErrDatabase, len(v), k)
+	}
+	b.IP = IPv4(binary.BigEndian.Uint32(k))
+	b.Expiry, b.Deadline = int64(binary.BigEndian.Uint64(v[8:])), int64(binary.BigEndian.Uint64(v[16:]))
+	b.Server = IPv4(binary.BigEndian.Uint32(v[24:]))
+	copy(b.MAC[:], v[28:])
+	b.VLAN = binary.BigEndian.Uint16(v[34:])
+	name := int(v[fixed-1])
+	b.Interface, b.ClientID = string(v[fixed:fixed+name]), string(v[fixed+name:])
+	if b.Deadline != 0 && !bytes.Equal(v[:8], s.boot[:]) {
+		b.Deadline = max(1, BootTime()+b.Expiry-time.Now().UnixNano())
+	}
+	return b, nil
+}

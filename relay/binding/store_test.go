@@ -1,0 +1,204 @@
+package binding
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, path string) *Store {
+	t.Helper()
+	s, err := Open(path)
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func all(t testing.TB, s *Store) map[IPv4]Binding {
+	t.Helper()
+	out := map[IPv4]Binding{}
+	must(t, s.Load(func(b Binding) { out[b.IP] = b }))
+	return out
+}
+
+func TestStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path)
+	b := Binding{IP: 0x0a010064, MAC: alice, Place: Place{"veth1", 7}, ClientID: "\x01abc", Server: 5}
+	b.Until(BootTime(), 600)
+	never := Binding{IP: 2, MAC: bob, Place: port2}
+	static := Binding{IP: 3, MAC: bob, Place: port2, Static: true}
+	must(t, s.Commit([]Change{{Binding: b}, {Binding: never}, {Binding: static}}))
+	if _, err := Open(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	must(t, s.Close())
+	s = open(t, path)
+	if got := all(t, s); len(got) != 2 || got[b.IP] != b || got[2] != never {
+		t.Errorf("%+v", got)
+	}
+	// What another has taken over is not taken away.
+	must(t, s.Commit([]Change{{Binding: Binding{IP: b.IP, MAC: bob, Place: b.Place}, Gone: true}}))
+	if got := all(t, s); len(got) != 2 {
+		t.Errorf("%+v", got)
+	}
+	must(t, s.Commit([]Change{{Binding: b, Gone: true}}))
+	if got := all(t, s); len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// After another boot CLOCK_BOOTTIME begins anew: the wall clock tells then.
+func TestStoreAfterBoot(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	b := Binding{IP: 1, MAC: alice, Place: port1, Deadline: 5, Expiry: time.Now().Add(time.Hour).UnixNano()}
+	s.boot[0]++
+	must(t, s.Commit([]Change{{Binding: b}}))
+	s.boot[0]--
+	left := time.Duration(all(t, s)[1].Deadline - BootTime())
+	if left < 50*time.Minute || left > time.Hour {
+		t.Errorf("%v are left of an hour", left)
+	}
+}
+
+func TestNoDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	must(t, os.WriteFile(path, make([]byte, 8192), 0o600))
+	if _, err := Open(path); !errors.Is(err, ErrDatabase) {
+		t.Errorf("%v", err)
+	}
+	if _, err := Open(filepath.Join(path, "db")); err == nil || errors.Is(err, ErrDatabase) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A full disk fails the commit, loses nothing that was there, and is over when there is room.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("needs root to mount a small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := open(t, filepath.Join(dir, "db"))
+	ballast := filepath.Join(dir, "ballast")
+	must(t, os.WriteFile(ballast, make([]byte, 256<<10), 0o600))
+	n := IPv4(0)
+	var err error
+	for ; err == nil && n < 1<<20; n += 256 {
+		err = s.Commit(many(n, 256))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("%d bindings: %v, want a full disk", n, err)
+	}
+	kept := n - 256
+	check := func() {
+		t.Helper()
+		if got := all(t, s); len(got) != int(kept) {
+			t.Errorf("%d bindings, %d were committed", len(got), kept)
+		}
+	}
+	check()
+	must(t, s.Close())
+	s = open(t, filepath.Join(dir, "db"))
+	check()
+	must(t, os.Remove(ballast))
+	must(t, s.Commit(many(n, 1)))
+	kept++
+	check()
+}
+
+// many are bindings of as many clients.
+func many(from IPv4, n int) (list []Change) {
+	for i := range n {
+		b := Binding{IP: from + IPv4(i), Place: Place{"veth1", 0}, ClientID: "\x01\x02\x00"}
+		binary.BigEndian.PutUint32(b.MAC[2:], uint32(b.IP))
+		b.ClientID += string(b.MAC[2:])
+		b.Until(BootTime(), 3600)
+		list = append(list, Change{Binding: b})
+	}
+	return list
+}
+
+// BenchmarkLoad reads a million bindings, as a relay does when it starts, and tells what each
+// takes of memory.
+func BenchmarkLoad(b *testing.B) {
+	const n = 1_000_000
+	path := filepath.Join(b.TempDir(), "db")
+	s := open(b, path)
+	for at := 0; at < n; at += 10_000 {
+		must(b, s.Commit(many(0x0a000000+IPv4(at), 10_000)))
+	}
+	must(b, s.Close())
+	var before, after runtime.MemStats
+	for b.Loop() {
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		s, err := Open(path)
+		must(b, err)
+		table := NewTable()
+		must(b, s.Load(func(b Binding) { table.Apply([]Change{{Binding: b}}, func(Binding) {}) }))
+		b.StopTimer()
+		if table.Len() != n {
+			b.Fatal(table.Len())
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		runtime.KeepAlive(table)
+		must(b, s.Close())
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/binding")
+	if info, err := os.Stat(path); err == nil {
+		b.ReportMetric(float64(info.Size())/n, "disk-B/binding")
+	}
+}
+
+// BenchmarkCommit is one binding at a time, and many together.
+func BenchmarkCommit(b *testing.B) {
+	for name, n := range map[string]int{"1": 1, "100": 100} {
+		b.Run(name, func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "db"))
+			at := IPv4(0)
+			for b.Loop() {
+				must(b, s.Commit(many(at, n)))
+				at += IPv4(n)
+			}
+			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "bindings/s")
+		})
+	}
+}
+
+// FuzzRecord: whatever stands in a database, a record is one, or the file is none of ours.
+func FuzzRecord(f *testing.F) {
+	s := &Store{}
+	b := Binding{IP: 1, MAC: alice, Place: Place{"veth1", 7}, ClientID: "\x01abc", Server: 5, Expiry: 3, Deadline: 4}
+	f.Add([]byte{0, 0, 0, 1}, s.encode(&b))
+	f.Fuzz(func(t *testing.T, k, v []byte) {
+		b, err := s.decode(k, v)
+		if err != nil {
+			if !errors.Is(err, ErrDatabase) {
+				t.Error(err)
+			}
+			return
+		}
+		if again, err := s.decode(k, s.encode(&b)); err != nil || again != b {
+			t.Errorf("%v became %v, %v", b, again, err)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/postern-fw/postern/relay/binding"
+	"github.com/postern-fw/postern/relay/live"
+)
+
+const (
+	// maxWaiting is how many ACKs may wait for the disk. More are dropped, and asked for
+	// again: the servers' messages must not pile up here without bound.
+	maxWaiting = 16384
+	// maxTogether is how many bindings one transaction writes.
+	maxTogether = 2048
+	// expireEvery is how often ended leases are looked for.
+	expireEvery = 10 * time.Second
+)
+
+// entry is changes to bindings, and the ACK that may go out when they are on disk.
+type entry struct {
+	changes [2]binding.Change
+	n       int
+	parcel  parcel
+	// done is told how it went, if it is not nil.
+	done chan<- error
+	many []binding.Change // in place of changes, for imports
+}
+
+// ledger writes bindings: to disk first, then into the table and the firewall's set, and
+// only then it lets the ACKs go. What waits meanwhile is written together.
+type ledger struct {
+	store   *binding.Store
+	table   *binding.Table
+	set     *live.Set
+	log     *slog.Logger
+	waiting chan entry
+	quiet   limiter
+}
+
+func newLedger(s *binding.Store, t *binding.Table, set *live.Set, log *slog.Logger) *ledger {
+	return &ledger{store: s, table: t, set: set, log: log, waiting: make(chan entry, maxWaiting)}
+}
+
+// enter is false if there is no room.
+func (l *ledger) enter(e entry) bool {
+	select {
+	case l.waiting <- e:
+		return true
+	default:
+		return false
+	}
+}
+
+// run writes until the context ends.
+func (l *ledger) run(ctx context.Context) error {
+	if l.set != nil {
+		l.set.Sync(l.table.All())
+	}
+	expire := time.NewTicker(expireEvery)
+	defer expire.Stop()
+	var page page
+	for {
+		page.clear()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-expire.C:
+			if l.set != nil && l.set.Behind() {
+				l.set.Sync(l.table.All())
+			}
+			page.changes = l.table.Expired(binding.BootTime(), maxTogether)
+		case e := <-l.waiting:
+			page.add(e)
+			page.fill(l.waiting)
+		}
+		l.write(&page)
+	}
+}
+
+// page is what is written together.
+type page struct {
+	changes []binding.Change
+	entries []entry
+	ended   []binding.Binding
+	mail    mail
+}
+
+func (p *page) clear() {
+	clear(p.entries)
+	p.changes, p.entries, p.ended = p.changes[:0], p.entries[:0], p.ended[:0]
+}
+
+func (p *page) add(e entry) {
+	p.changes = append(append(p.changes, e.changes[:e.n]...), e.many...)
+	p.entries = append(p.entries, e)
+}
+
+func (p *page) fill(waiting <-chan entry) {
+	for len(p.changes) < maxTogether {
+		select {
+		case e := <-waiting:
+			p.add(e)
+		default:
+			return
+		}
+	}
+}
+
+// write does it, and lets the ACKs go.
+func (l *ledger) write(p *page) {
+	if len(p.changes) == 0 {
+		return
+	}
+	err := l.store.Commit(p.changes)
+	if err != nil {
+		if l.quiet.allow() {
+			l.log.Error("bindings could not be written: the ACKs that they belong to are not relayed", "bindings", len(p.changes), "error", err)
+		}
+	} else {
+		l.table.Apply(p.changes, func(b binding.Binding) { p.ended = append(p.ended, b) })
+		if l.set != nil {
+			l.set.Change(p.ended, p.changes)
+		}
+	}
+	for i := range p.entries {
+		e := &p.entries[i]
+		switch {
+		case e.done != nil:
+			e.done <- err
+		case e.parcel.frame == nil:
+		case err != nil:
+			e.parcel.port.reasons[NotStored].Add(1)
+		default:
+			p.mail.add(e.parcel)
+		}
+	}
+	p.mail.send()
+}

@@ -1,0 +1,196 @@
+// Package live keeps bindings in a set of the firewall in force, each with its lease's end as
+// deadline, which passes in the kernel whether or not anybody lives to see it. It knows
+// sets by their types, and nothing of policies and messages.
+package live
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-fw/postern/kernel"
+	"github.com/postern-fw/postern/relay/binding"
+)
+
+// Sets are the sets of the firewall in force: kernel.Host has them.
+type Sets interface {
+	Sets() ([]kernel.SetInfo, error)
+	AddToSet(set string, deadline int64, elements ...[]string) error
+	DeleteFromSet(set string, elements ...[]string) (deleted int, err error)
+	ListSet(set string) ([]kernel.Element, error)
+}
+
+// Set is one of them. It belongs to one goroutine.
+type Set struct {
+	sets   Sets
+	name   string
+	log    *slog.Logger
+	parts  []string
+	behind bool
+	failed string
+}
+
+// New takes a set by its name. It need not be there yet.
+func New(sets Sets, name string, log *slog.Logger) *Set {
+	return &Set{sets: sets, name: name, log: log, behind: true}
+}
+
+// Behind says that the set may lack bindings, since the last change to it has failed.
+func (s *Set) Behind() bool { return s.behind }
+
+// The parts of an element, by the type of the set: an interface, a VLAN, a hardware
+// address and an IPv4 address, in any order.
+var partTypes = []string{"string", "number", "mac", "ipv4"}
+
+// learn finds the set and its types.
+func (s *Set) learn() error {
+	list, err := s.sets.Sets()
+	if err != nil {
+		return err
+	}
+	for _, info := range list {
+		if info.Name != s.name {
+			continue
+		}
+		for _, t := range info.Types {
+			if !strings.Contains(strings.Join(partTypes, " "), t) {
+				return fmt.Errorf("set %s has type %s: bindings are made of %s", s.name, t, strings.Join(partTypes, ", "))
+			}
+		}
+		s.parts = info.Types
+		return nil
+	}
+	return fmt.Errorf("set %s: %w", s.name, kernel.ErrNoSet)
+}
+
+func (s *Set) element(b *binding.Binding) []string {
+	out := make([]string, len(s.parts))
+	for i, t := range s.parts {
+		switch t {
+		case "string":
+			out[i] = b.Interface
+		case "ipv4":
+			out[i] = b.IP.String()
+		case "mac":
+			out[i] = b.MAC.String()
+		default:
+			out[i] = strconv.Itoa(int(b.VLAN))
+		}
+	}
+	return out
+}
+
+// Change takes bindings out that have ended, and puts new ones in.
+func (s *Set) Change(ended []binding.Binding, changes []binding.Change) {
+	if s.behind {
+		return // the next Sync has them
+	}
+	var gone [][]string
+	for i := range ended {
+		gone = append(gone, s.element(&ended[i]))
+	}
+	err := s.delete(gone)
+	if err == nil {
+		ends := ends{}
+		last := map[binding.IPv4]bool{}
+		for i := len(changes) - 1; i >= 0; i-- {
+			c := &changes[i]
+			if !c.Gone && !last[c.IP] {
+				ends.add(s, &c.Binding)
+			}
+			last[c.IP] = true // what came before is over
+		}
+		err = s.add(ends)
+	}
+	s.told(err)
+}
+
+func (s *Set) delete(elements [][]string) error {
+	if len(elements) == 0 {
+		return nil
+	}
+	_, err := s.sets.DeleteFromSet(s.name, elements...)
+	return err
+}
+
+// ends are elements by their deadline.
+type ends map[int64][][]string
+
+// add rounds deadlines down to the second, so that many elements have the same one.
+func (e ends) add(s *Set, b *binding.Binding) {
+	at := b.Deadline
+	if at != 0 {
+		at = max(1, at-at%int64(time.Second))
+	}
+	e[at] = append(e[at], s.element(b))
+}
+
+func (s *Set) add(e ends) error {
+	for deadline, elements := range e {
+		if err := s.sets.AddToSet(s.name, deadline, elements...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sync adds what the set lacks. What is there and no binding goes by its deadline: nothing
+// leaves the set because a process has started.
+func (s *Set) Sync(all []binding.Binding) {
+	s.told(s.sync(all))
+}
+
+func (s *Set) sync(all []binding.Binding) error {
+	if err := s.learn(); err != nil {
+		return err
+	}
+	list, err := s.sets.ListSet(s.name)
+	if err != nil {
+		return err
+	}
+	now := binding.BootTime()
+	there := make(map[string]int64, len(list))
+	for _, e := range list {
+		end := int64(0)
+		if e.Remaining > 0 {
+			end = now + int64(e.Remaining)
+		}
+		there[strings.Join(e.Text, " ")] = end
+	}
+	missing := ends{}
+	for i := range all {
+		b := &all[i]
+		if b.Deadline != 0 && b.Deadline <= now {
+			continue
+		}
+		end, ok := there[strings.Join(s.element(b), " ")]
+		if off := end - b.Deadline; !ok || (end == 0) != (b.Deadline == 0) || off > int64(2*time.Second) || off < -int64(2*time.Second) {
+			missing.add(s, b)
+		}
+	}
+	return s.add(missing)
+}
+
+// told notes how it went, and says so when that has changed.
+func (s *Set) told(err error) {
+	s.behind = err != nil
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == s.failed {
+		return
+	}
+	s.failed = text
+	switch {
+	case errors.Is(err, kernel.ErrNothing), errors.Is(err, kernel.ErrNoSet):
+		s.log.Warn("no policy in force has the set: bindings are put into it as soon as one has", "set", s.name)
+	case err != nil:
+		s.log.Error("bindings are not in the set of the policy in force", "set", s.name, "error", err)
+	default:
+		s.log.Info("bindings are in the set of the policy in force", "set", s.name)
+	}
+}

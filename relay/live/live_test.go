@@ -1,0 +1,135 @@
+package live
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-fw/postern/kernel"
+	"github.com/postern-fw/postern/relay/binding"
+)
+
+// fake is a firewall with one set.
+type fake struct {
+	types    []string
+	elements map[string]int64
+	err      error
+	deleted  int
+}
+
+func (f *fake) Sets() ([]kernel.SetInfo, error) {
+	return []kernel.SetInfo{{Name: "other"}, {Name: "bindings", Types: f.types}}, f.err
+}
+
+func (f *fake) AddToSet(_ string, deadline int64, elements ...[]string) error {
+	for _, e := range elements {
+		f.elements[strings.Join(e, " ")] = deadline
+	}
+	return f.err
+}
+
+func (f *fake) DeleteFromSet(_ string, elements ...[]string) (int, error) {
+	for _, e := range elements {
+		f.deleted++
+		delete(f.elements, strings.Join(e, " "))
+	}
+	return len(elements), f.err
+}
+
+func (f *fake) ListSet(string) (list []kernel.Element, err error) {
+	for text, deadline := range f.elements {
+		e := kernel.Element{Text: strings.Split(text, " ")}
+		if deadline != 0 {
+			e.Remaining = time.Duration(deadline - binding.BootTime())
+		}
+		list = append(list, e)
+	}
+	return list, f.err
+}
+
+func newFake(types ...string) (*fake, *Set) {
+	f := &fake{types: types, elements: map[string]int64{}}
+	return f, New(f, "bindings", slog.New(slog.DiscardHandler))
+}
+
+func (f *fake) has() string { return strings.Join(slices.Sorted(maps.Keys(f.elements)), ", ") }
+
+func bind(last byte, lease uint32) binding.Binding {
+	b := binding.Binding{IP: binding.IPv4(0x0a010000 + int(last)), MAC: binding.MAC{2, 0, 0, 0, 0, last}, Place: binding.Place{Interface: "veth1", VLAN: 7}}
+	b.Until(binding.BootTime(), lease)
+	return b
+}
+
+func TestElements(t *testing.T) {
+	for _, tt := range []struct {
+		types []string
+		want  string
+	}{
+		{[]string{"string", "mac", "ipv4"}, "veth1 02:00:00:00:00:01 10.1.0.1"},
+		{[]string{"mac", "ipv4"}, "02:00:00:00:00:01 10.1.0.1"},
+		{[]string{"ipv4"}, "10.1.0.1"},
+		{[]string{"number", "ipv4"}, "7 10.1.0.1"},
+	} {
+		f, s := newFake(tt.types...)
+		if s.Sync([]binding.Binding{bind(1, 600)}); f.has() != tt.want || s.Behind() {
+			t.Errorf("%v: %q, want %q", tt.types, f.has(), tt.want)
+		}
+	}
+	_, s := newFake("ipv6")
+	if s.Sync(nil); !s.Behind() {
+		t.Error("a set of ipv6 is taken")
+	}
+}
+
+// Nothing leaves the set because a process has started; what is missing comes, and deadlines are
+// put right.
+func TestSync(t *testing.T) {
+	f, s := newFake("ipv4")
+	f.elements["10.9.9.9"] = 0
+	renewed := bind(1, 600)
+	f.elements["10.1.0.1"] = renewed.Deadline - 300*int64(time.Second)
+	over := bind(3, 0)
+	s.Sync([]binding.Binding{renewed, bind(2, 0xffffffff), over})
+	if f.has() != "10.1.0.1, 10.1.0.2, 10.9.9.9" || f.deleted != 0 {
+		t.Errorf("%q, %d deleted", f.has(), f.deleted)
+	}
+	if end := f.elements["10.1.0.1"]; end > renewed.Deadline || end < renewed.Deadline-int64(time.Second) || f.elements["10.1.0.2"] != 0 {
+		t.Errorf("deadlines %v", f.elements)
+	}
+}
+
+func TestChange(t *testing.T) {
+	f, s := newFake("ipv4")
+	s.Sync(nil)
+	one, two := bind(1, 600), bind(2, 600)
+	s.Change(nil, []binding.Change{{Binding: one}, {Binding: two}})
+	s.Change([]binding.Binding{one}, []binding.Change{{Binding: one, Gone: true}})
+	if f.has() != "10.1.0.2" {
+		t.Errorf("%q", f.has())
+	}
+	// Given and released at once, and the other way round.
+	s.Change([]binding.Binding{one}, []binding.Change{{Binding: one}, {Binding: one, Gone: true}})
+	s.Change([]binding.Binding{two}, []binding.Change{{Binding: two, Gone: true}, {Binding: two}})
+	if f.has() != "10.1.0.2" {
+		t.Errorf("%q", f.has())
+	}
+}
+
+// A firewall that fails is caught up with.
+func TestBehind(t *testing.T) {
+	f, s := newFake("ipv4")
+	s.Sync(nil)
+	f.err = errors.New("it fails")
+	if s.Change(nil, []binding.Change{{Binding: bind(1, 600)}}); !s.Behind() {
+		t.Error("not behind")
+	}
+	f.err = nil
+	delete(f.elements, "10.1.0.1")
+	if s.Sync([]binding.Binding{bind(1, 600)}); s.Behind() || f.has() != "10.1.0.1" {
+		t.Errorf("behind: %t, %q", s.Behind(), f.has())
+	}
+}
