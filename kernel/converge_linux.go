@@ -20,8 +20,6 @@ import (
 	"github.com/postern-fw/postern/kernel/tc"
 )
 
-// gateName is that of the nft table and of the inspection device.
-const gateName = "postern"
 
 func (s *session) gate() gate.Gate {
 	return gate.Gate{Name: gateName, Owner: "postern, the egress firewall for link-layer frames", NetNS: s.NetNS}

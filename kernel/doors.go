@@ -10,6 +10,9 @@ import (
 	"github.com/postern-fw/postern/kernel/gate"
 )
 
+// gateName is that of the nft table and of the inspection device.
+const gateName = "postern"
+
 // iface is an interface of the namespace.
 type iface struct {
 	index int
