@@ -20,7 +20,6 @@ import (
 	"github.com/postern-fw/postern/kernel/tc"
 )
 
-
 func (s *session) gate() gate.Gate {
 	return gate.Gate{Name: gateName, Owner: "postern, the egress firewall for link-layer frames", NetNS: s.NetNS}
 }
