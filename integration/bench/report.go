@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,12 +64,18 @@ func (r *report) markdown(w io.Writer) error {
 	b.WriteString(head)
 	r.machine.markdown(&b)
 	r.targets(&b)
+	b.WriteString(notes)
 	for _, s := range r.Sections {
 		s.markdown(&b)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// notes say what a program cannot know: why, and what was tried.
+//
+//go:embed notes.md
+var notes string
 
 const head = `# Performance
 ` + "`make bench`" + ` (root) measures all this and writes this file; ` + "`make bench-quick`" + ` does it with fewer turns and smaller

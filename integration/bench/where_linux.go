@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/postern-fw/postern/kernel/gate"
 )
 
 // step is a program that does what the one before does, and one thing more that an engine like
@@ -15,35 +18,48 @@ type step struct {
 	ins  asm.Instructions
 }
 
+// Places in struct __sk_buff, and more.
 const (
-	skbSK    = 168 // struct __sk_buff
-	tcxNext  = -1
-	headSize = 60
+	skbIngressIfindex, skbData, skbDataEnd, skbSK = 36, 76, 80, 168
+
+	tcxNext   = -1
+	headSize  = 60
+	tableSize = 1 << 14
 )
 
-// steps lead from nothing to a verdict by look-up. R6 is the skb throughout.
-func steps(scratch, hash, counters *ebpf.Map) []step {
-	enter := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1), asm.StoreImm(asm.RFP, -4, 0, asm.Word)}
+// steps lead from nothing to a verdict by look-up. R6 is the skb throughout, R7 the scratch area.
+func steps(scratch, table, counters *ebpf.Map) []step {
 	lookup := func(m *ebpf.Map) asm.Instructions {
 		return asm.Instructions{asm.LoadMapPtr(asm.R1, m.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
 			asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, "out")}
+	}
+	data := asm.Instructions{asm.LoadMem(asm.R2, asm.R6, skbData, asm.Word), asm.LoadMem(asm.R3, asm.R6, skbDataEnd, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.R2), asm.Add.Imm(asm.R1, headSize)}
+	read := slices.Concat(data, asm.Instructions{
+		asm.JLE.Reg(asm.R1, asm.R3, "own"),
+		asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, headSize), asm.FnSkbPullData.Call(), asm.Ja.Label("own"),
+	})
+	again := slices.Concat(data, asm.Instructions{asm.JGT.Reg(asm.R1, asm.R3, "out")})
+	again[0] = again[0].WithSymbol("own")
+	read = append(read, again...)
+	for i := range int16(headSize / 4) {
+		read = append(read, asm.LoadMem(asm.R0, asm.R2, 4*i, asm.Word), asm.StoreMem(asm.R7, 4*i, asm.R0, asm.Word))
 	}
 	parts := []step{
 		{"a tcx program that does nothing", nil},
 		{"asks for the socket's family", asm.Instructions{asm.LoadMem(asm.R1, asm.R6, skbSK, asm.DWord), asm.JEq.Imm(asm.R1, 0, "out"),
 			asm.LoadMem(asm.R0, asm.R1, 4, asm.Word), asm.JNE.Imm(asm.R0, 17, "out")}},
 		{"finds its scratch area (a per-CPU array)", append(lookup(scratch), asm.Mov.Reg(asm.R7, asm.R0))},
-		{"copies the frame's 60 bytes (bpf_skb_load_bytes)", asm.Instructions{asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, 0),
-			asm.Mov.Reg(asm.R3, asm.R7), asm.Mov.Imm(asm.R4, headSize), asm.FnSkbLoadBytes.Call()}},
-		{"looks an address up in a hash of 10,000", append(asm.Instructions{asm.LoadMem(asm.R1, asm.R7, 28, asm.Word),
-			asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word)}, lookup(hash)...)},
+		{"copies the frame's 60 bytes, once they are the kernel's own (bpf_skb_pull_data, for TX_RING)", read},
+		{"looks the address up (an array of 16,384)", append(asm.Instructions{asm.LoadMem(asm.R1, asm.R7, 28, asm.Word),
+			asm.Mul.Imm(asm.R1, 0x1e35a7bd), asm.RSh.Imm(asm.R1, 8), asm.And.Imm(asm.R1, tableSize-1), asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word)}, lookup(table)...)},
 		{"counts (a per-CPU array)", append(append(asm.Instructions{asm.StoreImm(asm.RFP, -4, 0, asm.Word)}, lookup(counters)...),
 			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R1, 1), asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord))},
 	}
-	sofar := enter
+	sofar := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1), asm.StoreImm(asm.RFP, -4, 0, asm.Word)}
 	for i := range parts {
-		sofar = append(sofar[:len(sofar):len(sofar)], parts[i].ins...)
-		parts[i].ins = append(sofar[:len(sofar):len(sofar)], asm.Mov.Imm(asm.R0, tcxNext).WithSymbol("out"), asm.Return())
+		sofar = slices.Concat(sofar, parts[i].ins)
+		parts[i].ins = slices.Concat(sofar, asm.Instructions{asm.Mov.Imm(asm.R0, tcxNext).WithSymbol("out"), asm.Return()})
 	}
 	return parts
 }
@@ -58,16 +74,11 @@ func whereItGoes(b *bench) error {
 		return err
 	}
 	defer scratch.Close()
-	hash, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 16, MaxEntries: uint32(n)})
+	table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 24, MaxEntries: tableSize})
 	if err != nil {
 		return err
 	}
-	defer hash.Close()
-	for i := range int(n) {
-		if err := hash.Put(n.address(i).As4(), make([]byte, 16)); err != nil {
-			return err
-		}
-	}
+	defer table.Close()
 	bare, err := s.world(unguarded)
 	if err != nil {
 		return err
@@ -88,7 +99,7 @@ func whereItGoes(b *bench) error {
 			}
 			return err
 		}
-		for i, st := range steps(scratch, hash, scratch) {
+		for i, st := range steps(scratch, table, scratch) {
 			if i > 0 {
 				st.name = "… and " + st.name
 			}
@@ -97,12 +108,20 @@ func whereItGoes(b *bench) error {
 			}
 		}
 		for _, n := range []ruleset{1, n} {
-			if err := add(fmt.Sprintf("postern by tc, %d rules", n), n.accepted(), func(w *world) error { return w.guard(n.postern("tc", "sink")) }); err != nil {
+			if err := add(fmt.Sprintf("postern by tc, %s rules", thousands(int(n))), n.accepted(), func(w *world) error { return w.guard(n.postern("tc", "sink")) }); err != nil {
 				return err
 			}
 		}
 		if err := add("an nft chain without rules", n.accepted(), func(w *world) error { return w.nft(emptyChain) }); err != nil {
 			return err
+		}
+		if err := add("a gate whose program lets everything go", n.accepted(), (*world).openGate); err != nil {
+			return err
+		}
+		for _, n := range []ruleset{1, n} {
+			if err := add(fmt.Sprintf("postern by the gate, %s rules", thousands(int(n))), n.accepted(), func(w *world) error { return w.guard(n.postern("gate", "sink")) }); err != nil {
+				return err
+			}
 		}
 		if err := s.measure(section{
 			ID: "where-" + short[how], Title: "Where the time goes, by " + string(how),
@@ -114,15 +133,33 @@ func whereItGoes(b *bench) error {
 	return nil
 }
 
+// openGate is kernel/gate with a program that judges nothing.
+func (w *world) openGate() error {
+	g := gate.Gate{Name: "bench", Owner: "postern's benchmark", NetNS: int(w.NS[0])}
+	inspection, err := g.Inspection()
+	if err != nil {
+		return err
+	}
+	if err := w.attachTo(inspection, asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R1, skbIngressIfindex, asm.Word), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return(),
+	}); err != nil {
+		return err
+	}
+	w.onClose(g.Remove)
+	return g.Install(gate.Config{Devices: []gate.Device{{Name: "sink"}}})
+}
+
 // attach puts a program on the device's tcx egress.
-func (w *world) attach(ins asm.Instructions) error {
+func (w *world) attach(ins asm.Instructions) error { return w.attachTo(w.dev.Index, ins) }
+
+func (w *world) attachTo(ifindex int, ins asm.Instructions) error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: ins})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
 	return w.Do(0, func() error {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: w.dev.Index, Program: p, Attach: ebpf.AttachTCXEgress})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: p, Attach: ebpf.AttachTCXEgress})
 		if err == nil {
 			w.onClose(l.Close)
 		}
