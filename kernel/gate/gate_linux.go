@@ -136,9 +136,15 @@ func (g Gate) renew(t table, cfg Config, inspection int) *batch {
 	return b
 }
 
-// sweep removes the chains that guarded wanted devices at another priority.
+// sweep removes the chains that guarded wanted devices at another priority. Where another process has
+// swept ours meanwhile, its own stay: of two that disagree, one must be left.
 func (g Gate) sweep(t table, cfg Config) *batch {
 	b := &batch{}
+	for _, d := range cfg.Devices {
+		if !slices.ContainsFunc(t.chains, func(ch chain) bool { return ch.name == chainName(d, cfg.Priority) }) {
+			return b
+		}
+	}
 	for _, ch := range t.chains {
 		if !slices.ContainsFunc(cfg.Devices, func(d Device) bool { return ch.name == chainName(d, cfg.Priority) }) {
 			g.deleteChain(b, ch.name)
