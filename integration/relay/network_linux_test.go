@@ -143,11 +143,12 @@ func TestFullDisk(t *testing.T) {
 		}
 		return s.count("seg1", "binding-not-stored") > 0
 	})
+	// Those that clients have by now; others are under way.
+	given := c.given()
 	there := map[string]bool{}
 	for ip := range s.bindings() {
 		there[ip] = true
 	}
-	given := c.given()
 	s.missing("in the database", there, given)
 	must(t, unix.Unlink(ballast))
 	s.eventually("there is room again", func() bool {
