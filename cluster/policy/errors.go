@@ -1,0 +1,27 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrConflict is matched where somebody else changed what was to be changed.
+	ErrConflict = errors.New("somebody else was faster")
+	// ErrNoVersion is matched where a version is not there.
+	ErrNoVersion = errors.New("there is no such version")
+	// ErrDamaged is matched where the file of the last good policy cannot be read.
+	ErrDamaged = errors.New("the file of the last good policy is damaged")
+
+	errTooMany = fmt.Errorf("more than %d elements: it is left out", MaxElements)
+)
+
+// badKey is what is wrong with a key.
+type badKey struct {
+	name string
+	why  error
+}
+
+func (b *badKey) Error() string { return fmt.Sprintf("%.100s: %v", b.name, b.why) }
+
+func (b *badKey) Unwrap() error { return b.why }
