@@ -36,8 +36,11 @@ var _ policy.Enforcer = (*Enforcer)(nil)
 // Began says what is in force before the first Apply; nil is the fence alone.
 func (e *Enforcer) Began(v *policy.Version) {
 	e.now = ownName
-	if v != nil {
-		e.now = v.Name
+	if v == nil {
+		return
+	}
+	if p, _, err := firewall.Parse("", []byte(v.Text)); err == nil {
+		e.now = p.Name
 	}
 }
 
@@ -53,6 +56,36 @@ func Source(c *cluster.Config, v *policy.Version) (kernel.Source, error) {
 	var err error
 	src.Text, err = Compose(c, src.Name, []byte(v.Text))
 	return src, err
+}
+
+// RaiseWith puts a version of the cluster's policy in force behind the fence; nil is the fence alone. A node without
+// addresses has no fence, and gets nil.
+func RaiseWith(k Kernel, c *cluster.Config, v *policy.Version, interfaces []string) (*Fence, error) {
+	if v == nil && len(c.Addresses) == 0 {
+		return nil, nil
+	}
+	src, err := Source(c, v)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Addresses) == 0 {
+		_, err := k.Apply(src, kernel.ApplyOptions{})
+		return nil, err
+	}
+	// The agent's own sockets send what the fence is about, and nothing else.
+	own, _, err := firewall.Parse(ownName, Policy(c))
+	if err != nil {
+		return nil, err
+	}
+	name := own.Name
+	if v != nil {
+		p, _, err := firewall.Parse(src.Name, src.Text)
+		if err != nil {
+			return nil, err
+		}
+		name = p.Name
+	}
+	return raise(k, own, name, src, interfaces)
 }
 
 // Apply implements policy.Enforcer.

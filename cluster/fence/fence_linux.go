@@ -44,7 +44,12 @@ func Raise(k Kernel, src kernel.Source, interfaces []string) (*Fence, error) {
 	if err := check(p); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", src.Name, ErrNoFence, err)
 	}
-	f := &Fence{Kernel: k, policies: []string{p.Name}}
+	return raise(k, p, p.Name, src, interfaces)
+}
+
+// raise puts src in force, a policy of that name, of which p is what the agent's own sockets have.
+func raise(k Kernel, p *firewall.Policy, name string, src kernel.Source, interfaces []string) (f *Fence, err error) {
+	f = &Fence{Kernel: k, policies: []string{name}}
 	for _, s := range p.Sets {
 		if s.Name == Set {
 			f.decl = s
