@@ -145,9 +145,9 @@ func (e *Enforcer) Confirm() error {
 // Rollback implements policy.Enforcer.
 func (e *Enforcer) Rollback() error {
 	err := e.Machine.Rollback()
-	if err == nil || errors.Is(err, kernel.ErrNotPending) {
-		e.now = e.before
-		e.expect(e.now)
+	e.now, e.before = e.before, e.now
+	if e.expect(e.now); err != nil && !errors.Is(err, kernel.ErrNotPending) {
+		e.expect(e.now, e.before) // the kernel does it when the time is over
 	}
 	return err
 }

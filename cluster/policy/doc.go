@@ -33,8 +33,8 @@
 // of its trial may have been cut off by it. One that was not there is not waited for; it takes the last good version
 // when it comes, the new one when that is the last good one.
 //
-// A trial is a policy in force with a deadline in the kernel, which goes back by itself. It is kept if, half of
-// the time later, the node writes to etcd over a new connection. What hides a cut for longer than
+// A trial is a policy in force with a deadline in the kernel, which goes back by itself. It is kept if, a quarter
+// of the time later, the node writes to etcd over a new connection. What hides a cut for longer than
 // that (an entry of the neighbour cache) is not seen.
 //
 // # Alone

@@ -291,7 +291,7 @@ func (n *Node) try(ctx context.Context) {
 			why += ": " + t.why.Error()
 		}
 		n.back(why)
-	case age >= n.Trial/2 && !t.asking:
+	case age >= n.Trial/4 && !t.asking:
 		t.asking = true
 		lease, report := n.Lease(), n.report()
 		async(ctx, n, func(ctx context.Context) (any, error) { return nil, n.Store.ReportAnew(ctx, lease, report) }, func(_ any, err error) {
