@@ -46,7 +46,7 @@ func (id ID) check() error {
 func (v *Version) Encode() ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err == nil && len(b) > MaxValue {
-		err = fmt.Errorf("the policy is too large for the cluster: %d bytes, at most %d; put large lists into sets (postern cluster set add)", len(b), MaxValue)
+		err = fmt.Errorf("%w: %d bytes, at most %d; put large lists into sets (postern cluster set add)", ErrTooLarge, len(b), MaxValue)
 	}
 	return b, err
 }

@@ -74,7 +74,7 @@ func clusterError(err error) error {
 	switch {
 	case err == nil || errors.As(err, &sorted):
 		return err
-	case errors.Is(err, policy.ErrConflict), errors.Is(err, policy.ErrNoVersion):
+	case errors.Is(err, policy.ErrConflict), errors.Is(err, policy.ErrNoVersion), errors.Is(err, policy.ErrTooLarge):
 		return &exitError{exitNo, err}
 	}
 	return &exitError{exitMachine, err}
