@@ -136,11 +136,18 @@ func (c *Client) commit(ctx context.Context, must []clientv3.Cmp, do []clientv3.
 	return lost(c.Do(ctx, func(ctx context.Context, cl *clientv3.Client) error {
 		r, err := cl.Txn(ctx).If(must...).Then(do...).Commit()
 		if err == nil && !r.Succeeded {
-			err = fmt.Errorf("%w: %w", errAnswer, no)
+			err = &answer{no}
 		}
 		return err
 	}))
 }
+
+// answer is an error that other servers would give as well.
+type answer struct{ error }
+
+func (a *answer) Is(target error) bool { return target == errAnswer }
+
+func (a *answer) Unwrap() error { return a.error }
 
 // Drive implements policy.Store. The key of one that is under no lease is nobody's.
 func (p *Policies) Drive(ctx context.Context, lease int64) error {

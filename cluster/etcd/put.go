@@ -160,7 +160,7 @@ func (p *Policies) Forget(ctx context.Context, node string) (was bool, err error
 		case err != nil:
 			return err
 		case !r.Succeeded:
-			return fmt.Errorf("%w: %s is there", errAnswer, node)
+			return &answer{fmt.Errorf("%s: %w", node, policy.ErrPresent)}
 		}
 		was = r.Responses[0].GetResponseDeleteRange().Deleted > 0
 		return nil

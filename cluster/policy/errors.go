@@ -10,6 +10,8 @@ var (
 	ErrConflict = errors.New("somebody else was faster")
 	// ErrNoVersion is matched where a version is not there.
 	ErrNoVersion = errors.New("there is no such version")
+	// ErrPresent is matched where a node is there that was to be forgotten.
+	ErrPresent = errors.New("the node is there: it would report again")
 	// ErrTooLarge is matched where a policy is larger than a key may be.
 	ErrTooLarge = errors.New("the policy is too large for the cluster")
 	// ErrDamaged is matched where the file of the last good policy cannot be read.

@@ -188,7 +188,8 @@ func (n *Node) reconcile(ctx context.Context) time.Duration {
 func (n *Node) take(ctx context.Context, r *Rollout) {
 	want := r.Target(n.Name)
 	if want == n.current {
-		if a := n.attempt; a != nil && a.ID == want && a.Error != "" {
+		// What became of a version is told as long as that is the latest.
+		if a := n.attempt; a != nil && a.Error != "" && (a.ID == want || a.ID != r.ID) {
 			n.attempt = &Attempt{ID: want}
 		}
 		return

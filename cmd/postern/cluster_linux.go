@@ -74,8 +74,11 @@ func clusterError(err error) error {
 	switch {
 	case err == nil || errors.As(err, &sorted):
 		return err
-	case errors.Is(err, policy.ErrConflict), errors.Is(err, policy.ErrNoVersion), errors.Is(err, policy.ErrTooLarge):
-		return &exitError{exitNo, err}
+	}
+	for _, no := range []error{policy.ErrConflict, policy.ErrNoVersion, policy.ErrTooLarge, policy.ErrPresent} {
+		if errors.Is(err, no) {
+			return &exitError{exitNo, err}
+		}
 	}
 	return &exitError{exitMachine, err}
 }

@@ -57,7 +57,7 @@ func TestRefused(t *testing.T) {
 		{1, `no set "other"`, []string{"set", "add", "other", vip}},
 		{2, "10.8.9.300", []string{"set", "add", "blocked", "10.8.9.300"}},
 		{1, "1 of 1 element were not there", []string{"set", "del", "blocked", "10.8.9.9"}},
-		{1, "n1 is there", []string{"forget", "n1"}},
+		{1, "n1: the node is there", []string{"forget", "n1"}},
 	} {
 		if code, _, said := s.cluster(c.args...); code != c.want || !strings.Contains(said, c.says) {
 			t.Errorf("%v: %d %s", c.args, code, said)
