@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -30,7 +28,6 @@ import (
 // server is an etcd of this process's own, on the loopback, which needs no root.
 func server(t *testing.T, scheme string, flags ...string) (endpoint string, p *Process) {
 	t.Helper()
-	built = true
 	dir, err := programs()
 	must(t, err)
 	free := func() string {

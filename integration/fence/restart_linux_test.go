@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -17,6 +15,7 @@ import (
 // TestRestart: an agent that is killed and started anew within its lease goes on with it: nobody else
 // takes the address. One that is told to end gives it away at once.
 func TestRestart(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes = 2
 	o.Config = "announce: {count: 3, interval: 300ms, refresh: 500ms}\naddresses: [{address: 10.8.1.1, prefer: [n1]}]\n"
@@ -60,6 +59,7 @@ func TestRestart(t *testing.T) {
 
 // TestAlone: without etcd a node holds all; what the agent opened stays when it is killed.
 func TestAlone(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 1, 0, quick("10.8.1.1")
 	s := newSite(t, o)
