@@ -28,6 +28,7 @@ addresses: [{address: 192.0.2.10}, {address: 192.0.2.11, check: never}]
 `,
 	"etc/systemd/system/eager.service": "[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=postern-agent.service\n[Service]\nType=oneshot\nExecStart=sh /etc/eager\n",
 	"etc/eager":                        say + "say 10 early; say 11 early; cat /proc/uptime >/out/eager\n",
+	"etc/hosts":                        "127.0.0.1 localhost\n",
 	"etc/systemd/system/etcd.service":  "[Unit]\nBefore=postern-agent.service\n[Service]\nType=notify\nExecStart=etcd --data-dir /run/etcd --unsafe-no-fsync --log-level warn\n",
 	// What wants the network on a real machine, eager.service and etcd.
 	"etc/systemd/system/check.service.d/after.conf": "[Unit]\nAfter=eager.service etcd.service\n",
@@ -74,6 +75,7 @@ say 11 flushed
 // the agent as long as it is; one that is killed is started anew and goes on with its lease; one
 // that is stopped leaves the fence.
 func TestAgentService(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		labtest.Cannot(t, "needs root for a container")
 	}
@@ -107,6 +109,9 @@ func TestAgentService(t *testing.T) {
 	}
 	m.checkAgentUnits()
 	m.checkAnnounced(seen.Seen(0))
+	if t.Failed() {
+		t.Log(m.steps())
+	}
 }
 
 func (m *machine) checkAgentUnits() {

@@ -71,6 +71,11 @@ func newMachine(t testing.TB, script string, files map[string]string, units ...s
 	return m
 }
 
+// name is the machine's, and of its cgroups.
+func name(t testing.TB) string {
+	return fmt.Sprintf("postern-test-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
+}
+
 // said is what a step of the script said, and its exit code.
 func (m *machine) said(step string) (out string, code int) {
 	m.t.Helper()
@@ -121,7 +126,7 @@ func (m *machine) boot(nspawn, bpffs string, netns int, usr string) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	args := []string{"--quiet", "--register=no", "--keep-unit", "--machine=postern-test-" + strconv.Itoa(os.Getpid()),
+	args := []string{"--quiet", "--register=no", "--keep-unit", "--machine=" + name(m.t),
 		"--directory=" + m.root, "--overlay-ro=/usr:" + usr + ":/usr", "--bind=" + m.out + ":/out", "--bind=" + bpffs + ":/sys/fs/bpf",
 		fmt.Sprintf("--network-namespace-path=/proc/%d/fd/%d", os.Getpid(), netns), "--capability=all", "--system-call-filter=bpf open_by_handle_at",
 		"--console=pipe", "--boot", "--", "--unit=check.target", "--log-target=journal", "--show-status=no"}
@@ -169,7 +174,7 @@ func newCgroups(t testing.TB) (list cgroups) {
 			if len(f) < 4 || part[1] == "" && f[2] != "cgroup2" || part[1] != "" && (f[2] != "cgroup" || !strings.Contains(f[3], part[1])) {
 				continue
 			}
-			dir := filepath.Join(f[1], part[2], "postern-test-"+strconv.Itoa(os.Getpid()))
+			dir := filepath.Join(f[1], part[2], name(t))
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 				labtest.Cannot(t, "needs a cgroup to delegate: "+err.Error())
 			}

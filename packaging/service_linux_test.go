@@ -85,6 +85,7 @@ announce 11
 `
 
 func TestService(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		labtest.Cannot(t, "needs root for a container")
 	}
