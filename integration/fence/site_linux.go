@@ -204,7 +204,7 @@ func (s *Site) Island(on bool, ports ...string) error {
 
 // Ask has a client of etcd do something, in the hub.
 func (s *Site) Ask(fn func(context.Context, *clientv3.Client) error) error {
-	c, err := s.Dial(s.Endpoints()...)
+	c, err := s.Dial()
 	if err != nil {
 		return err
 	}
@@ -214,8 +214,11 @@ func (s *Site) Ask(fn func(context.Context, *clientv3.Client) error) error {
 	return fn(ctx, c)
 }
 
-// Dial makes a client of these servers whose connections begin in the hub.
+// Dial makes a client whose connections begin in the hub, of some servers or of all.
 func (s *Site) Dial(endpoints ...string) (*clientv3.Client, error) {
+	if len(endpoints) == 0 {
+		endpoints = s.Endpoints()
+	}
 	return clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, at string) (conn net.Conn, err error) {
 			err = s.Hub.Do(func() error {
