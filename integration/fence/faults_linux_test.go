@@ -79,6 +79,14 @@ var etcdFaults = []fault{
 		time.Sleep(lease + time.Second)
 		return nil, func() { must(t, s.StartMember(leader)) }
 	}},
+	// It closes nothing: whoever asks it waits.
+	{"etcd leader frozen", 0, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
+		leader, err := s.Leader()
+		must(t, err)
+		must(t, s.Members[leader].Signal(syscall.SIGSTOP))
+		time.Sleep(lease + time.Second)
+		return nil, func() { must(t, s.Members[leader].Signal(syscall.SIGCONT)) }
+	}},
 	{"etcd leader killed with the holder", lease + electing, func(t testing.TB, s *Site, n *Node) ([]*Node, func()) {
 		n.Agent.Kill()
 		leader := s.killLeader(t)
