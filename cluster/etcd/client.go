@@ -138,6 +138,7 @@ func (c *Client) server(i int) (*clientv3.Client, error) {
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second, Backoff: backoff.Config{
 				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
 			grpc.WithUserAgent("postern"),
+			grpc.WithContextDialer(dialer(2 * c.Timeout)),
 		},
 	})
 	if err != nil {

@@ -58,7 +58,7 @@ func restart(t *testing.T, p *Process) {
 // answers waits until a client has an answer, or is refused.
 func answers(t *testing.T, c *etcd.Client) (err error) {
 	t.Helper()
-	eventually(t, 15*time.Second, "etcd answers", func() bool {
+	eventually(t, 30*time.Second, "etcd answers", func() bool {
 		err = c.Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
 			_, err := s.Get(ctx, "/postern/x")
 			return err
@@ -106,7 +106,7 @@ func TestDeadline(t *testing.T) {
 func TestElection(t *testing.T) {
 	at, _ := server(t, "http")
 	// The first one never answers.
-	c := dial(t, etcd.Config{Endpoints: []string{"http://127.0.0.1:1", at}, Timeout: time.Second})
+	c := dial(t, etcd.Config{Endpoints: []string{"http://127.0.0.1:1", at}, Timeout: 3 * time.Second})
 	must(t, answers(t, c))
 	one, two := election(c, "n1", "i1", cluster.BootTime), election(c, "n2", "i2", cluster.BootTime)
 	l1, err := one.Renew(t.Context())
@@ -166,7 +166,7 @@ func TestElection(t *testing.T) {
 // TestLongElections: where etcd lets no lease be as short as was asked for, that is told.
 func TestLongElections(t *testing.T) {
 	at, _ := server(t, "http", "--heartbeat-interval", "500", "--election-timeout", "5000")
-	c := dial(t, etcd.Config{Endpoints: []string{at}, Timeout: time.Second})
+	c := dial(t, etcd.Config{Endpoints: []string{at}, Timeout: 5 * time.Second})
 	must(t, answers(t, c))
 	if l, err := election(c, "n1", "i", cluster.BootTime).Renew(t.Context()); err == nil || !strings.Contains(err.Error(), "write `lease: 8s`") {
 		t.Errorf("%+v, %v", l, err)
@@ -180,7 +180,7 @@ func TestTLSAndUsers(t *testing.T) {
 	pem := func(name string) string { return join(dir, name+".pem") }
 	at, p := server(t, "https", "--cert-file", pem("server"), "--key-file", pem("server-key"), "--trusted-ca-file", pem("ca"), "--client-cert-auth")
 	expired, _ := server(t, "https", "--cert-file", pem("expired"), "--key-file", pem("expired-key"))
-	good := etcd.Config{Endpoints: []string{at}, CA: pem("ca"), Cert: pem("client"), Key: pem("client-key"), Timeout: time.Second}
+	good := etcd.Config{Endpoints: []string{at}, CA: pem("ca"), Cert: pem("client"), Key: pem("client-key"), Timeout: 5 * time.Second}
 	root := dial(t, good)
 	must(t, answers(t, root))
 	for name, c := range map[string]struct {
@@ -237,7 +237,7 @@ func TestTLSAndUsers(t *testing.T) {
 	}
 	// Tokens do not outlive the server that gave them.
 	restart(t, p)
-	eventually(t, 15*time.Second, "the lease is renewed at the server that was started anew", func() bool { again, err := e.Renew(t.Context()); return err == nil && again.ID == l.ID })
+	eventually(t, 30*time.Second, "the lease is renewed at the server that was started anew", func() bool { again, err := e.Renew(t.Context()); return err == nil && again.ID == l.ID })
 	if err := e.Publish(t.Context(), l, cluster.Node{Drained: true}); err != nil {
 		t.Error(err)
 	}

@@ -77,3 +77,33 @@ func TestAlone(t *testing.T) {
 		t.Errorf("the address is still there: %t, %v", has, err)
 	}
 }
+
+// TestReturns: a node that was cut off from etcd has its share again within a lease time.
+func TestReturns(t *testing.T) {
+	parallel(t)
+	rounds := 2
+	if thorough > 0 {
+		rounds = 8
+	}
+	o := options(t)
+	vips := addresses(3)
+	o.Config = quick("10.8.1.1-10.8.1.3")
+	s := newSite(t, o)
+	for _, n := range s.Nodes {
+		must(t, n.Start())
+	}
+	n := s.Nodes[2]
+	var took []time.Duration
+	for i := range rounds {
+		s.balanced(t, vips)
+		must(t, s.Hub.Link(n.Control, false))
+		time.Sleep(lease + time.Second + time.Duration(i)*700*time.Millisecond)
+		must(t, s.Hub.Link(n.Control, true))
+		at := cluster.BootTime()
+		eventually(t, 20*time.Second, "it has its share again", func() bool { return s.spoken(n, at) > 0 })
+		if took = append(took, since(at)); took[i] > lease+slack() {
+			t.Errorf("it took %v", took[i])
+		}
+	}
+	t.Logf("a node that was cut off has its share again after %s", distribution(took))
+}
