@@ -96,13 +96,9 @@ func address(ifindex int32) unix.RawSockaddrLinklayer {
 }
 
 // unaddressed reports whether the frame may go without an address, which costs the kernel a fifth of a
-// send: it leaves by the interface that the socket is bound to, and the socket's protocol makes the same
-// of it as none would. (With PACKET_QDISC_BYPASS a protocol would also keep the kernel
-// from marking where the header begins.)
-func (o *outlet) unaddressed(x *out) bool {
-	return x.ifindex == o.dev.key.ifindex &&
-		(o.names == 0 || !o.bypass && len(x.frame) >= 14 && binary.BigEndian.Uint16(x.frame[12:]) == o.names)
-}
+// send: it leaves by the interface that the socket is bound to. The socket's protocol is none or, if it
+// reads all of them, ETH_P_ALL, of which packet_parse_headers makes the same.
+func (o *outlet) unaddressed(x *out) bool { return x.ifindex == o.dev.key.ifindex }
 
 // sendto sends the only frame; false means that the socket's buffer is full.
 func (k *kernel) sendto(fd uintptr) bool {

@@ -33,8 +33,6 @@ type outlet struct {
 	dev      *device
 	datagram bool
 	protocol uint16 // host byte order; the type that Datagram's header gets
-	names    uint16 // the protocol that the socket is bound to, 0 for none and all
-	bypass   bool
 
 	// at is replaced when name or address change, checked after freshFor.
 	at      atomic.Pointer[port]
@@ -46,7 +44,7 @@ var epoch = time.Now()
 
 // open makes an outlet of a packet socket that is bound to ifi.
 func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error {
-	o.fd, o.own, o.event, o.bypass = fd, cfg.Firewall, cfg.Event, cfg.Bypass
+	o.fd, o.own, o.event = fd, cfg.Firewall, cfg.Event
 	err := control(fd, func(fd int) (err error) {
 		if cfg.Bypass {
 			if err := bypass(fd); err != nil {
