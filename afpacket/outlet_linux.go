@@ -93,25 +93,25 @@ func (o *outlet) guarded() bool {
 
 // here is the outlet's own port, as it was freshFor ago at most. If the interface
 // is gone it says ENXIO, as the kernel would: another one may have its index.
-func (o *outlet) here(t *transit) (port, error) {
+func (o *outlet) here(t *transit) (*port, error) {
 	p := o.at.Load()
 	now := int64(time.Since(epoch))
 	if now-o.checked.Load() < int64(freshFor) {
-		return *p, nil
+		return p, nil
 	}
 	q, err := t.kernel.identify(o)
 	switch {
 	case errors.Is(err, net.ErrClosed):
-		return port{}, err
+		return nil, err
 	case err != nil:
-		return port{}, os.NewSyscallError("sendto", unix.ENXIO)
+		return nil, os.NewSyscallError("sendto", unix.ENXIO)
 	case q.name != p.name || q.mac != p.mac:
 		q.dev = o.dev
-		o.at.Store(heap(q))
+		p = heap(q)
+		o.at.Store(p)
 	}
 	o.checked.Store(now)
-	q.dev = o.dev
-	return q, nil
+	return p, nil
 }
 
 // heap keeps the common case from paying for the rare one's allocation.
@@ -147,7 +147,7 @@ func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
 		t.errs[msg] = err
 		return
 	}
-	f := o.snapshot(t, b, a, &p)
+	f := o.snapshot(t, b, a, p)
 	if !guarded {
 		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})
 		return

@@ -117,7 +117,7 @@ func (v *Overlay) Write(frame []byte) (int, error) {
 	defer t.end()
 	err := v.check(frame, &Addr{})
 	if err == nil {
-		err = t.egress(v.self, skb{bytes: t.copy(frame)})
+		err = t.egress(&v.self, skb{bytes: t.copy(frame)})
 	}
 	t.kernel.transmit(&v.outlet)
 	if err == nil {
