@@ -74,9 +74,13 @@ func (t *Table) Limit(iface string, clients int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.port(iface)
-	p.limit, p.clients = clients, nil
+	p.limit = clients
 	if clients == 0 {
+		p.clients = nil
 		return
+	}
+	if p.clients != nil {
+		return // who has asked stays known
 	}
 	p.clients = map[identity]client{}
 	for _, e := range t.held {
@@ -114,7 +118,7 @@ func (p *port) admit(who identity, now int64) bool {
 	c, known := p.clients[who]
 	if !known && len(p.clients) >= p.limit {
 		for m, c := range p.clients {
-			if c.held == 0 && now-c.asked > answerTime {
+			if c.held == 0 && now-c.asked > AnswerTime {
 				delete(p.clients, m)
 			}
 		}

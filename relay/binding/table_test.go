@@ -38,8 +38,8 @@ func TestAnswered(t *testing.T) {
 		err  error
 	}{
 		{"in time", port1, alice, 7, 2 * second, nil},
-		{"as late as may be", port1, alice, 7, second + answerTime, nil},
-		{"too late", port1, alice, 7, second + answerTime + 1, ErrNoRequest},
+		{"as late as may be", port1, alice, 7, second + AnswerTime, nil},
+		{"too late", port1, alice, 7, second + AnswerTime + 1, ErrNoRequest},
 		{"at another port", port2, alice, 7, second, ErrNoRequest},
 		{"on another VLAN", Place{"veth1", 5}, alice, 7, second, ErrNoRequest},
 		{"another client", port1, bob, 7, second, ErrNoRequest},
@@ -146,8 +146,8 @@ func TestLimit(t *testing.T) {
 		{"and for no third", 3, second, ErrTooMany},
 		{"who has an address goes on", 1, second, nil},
 		{"who was there goes on", 2, second, nil},
-		{"who got none is forgotten after a while", 3, second + answerTime + 1, nil},
-		{"who has one is not", 4, second + 2*answerTime, ErrTooMany},
+		{"who got none is forgotten after a while", 3, second + AnswerTime + 1, nil},
+		{"who has one is not", 4, second + 2*AnswerTime, ErrTooMany},
 	} {
 		if err := ask(tt.last, tt.now); !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)

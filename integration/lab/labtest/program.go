@@ -124,6 +124,14 @@ func (g *Program) Kill() {
 	<-g.done
 }
 
+// Signal sends it a signal.
+func (g *Program) Signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := g.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("%s: %v", g.name, err)
+	}
+}
+
 // Says waits until the program has said text.
 func (g *Program) Says(t testing.TB, text string) {
 	t.Helper()
