@@ -134,7 +134,12 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 		}
 		a.ledger.enter(entry{changes: [2]binding.Change{c}, n: 1})
 	default:
-		if l.m.GIAddr() == 0 && a.table.Asked(l.Interface, r) != nil {
+		if l.m.GIAddr() != 0 {
+			break // the other agent gets the answer
+		}
+		if err := a.table.Asked(l.Interface, r); errors.Is(err, binding.ErrTooFast) {
+			return TooFast
+		} else if err != nil {
 			return TooManyClients
 		}
 	}

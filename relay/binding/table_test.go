@@ -197,3 +197,60 @@ func TestExpired(t *testing.T) {
 		t.Errorf("%v", list)
 	}
 }
+
+// A flood of invented clients, which ask once each, leaves room for those who ask again; all together
+// they cost twice the addresses of the limit, and no more.
+func TestFlood(t *testing.T) {
+	const limit = 4
+	table := NewTable()
+	table.Limit("veth1", limit)
+	taken := 0
+	ask := func(mac MAC, now int64) bool {
+		err := table.Asked("veth1", Request{MAC: mac, At: now})
+		return err == nil
+	}
+	flood := func(from, to int64) {
+		for now := from; now < to; now += second / 10_000 {
+			if ask(MAC{6, 0, byte(now >> 40), byte(now >> 32), byte(now >> 24), byte(now >> 16)}, now) {
+				taken++
+			}
+		}
+	}
+	flood(second, 2*second)
+	if ask(alice, 2*second) || ask(alice, 2*second+againAfter-1) {
+		t.Error("who asks for the first time has room")
+	}
+	flood(2*second, 6*second)
+	if !ask(alice, 6*second) || !ask(alice, 6*second+1) {
+		t.Error("who asks again has none")
+	}
+	if taken != limit {
+		t.Errorf("the flood has %d places", taken)
+	}
+	// Invented clients that ask twice.
+	for i := range byte(100) {
+		now := 7*second + int64(i)
+		if ask(MAC{10, 0, 0, 0, 0, i}, now); ask(MAC{10, 0, 0, 0, 0, i}, now+againAfter) {
+			taken++
+		}
+	}
+	if taken != 2*limit-1 {
+		t.Errorf("%d places in all beside the one of who asked again, with a limit of %d", taken, limit)
+	}
+}
+
+func TestPace(t *testing.T) {
+	table := NewTable()
+	table.Limit("veth1", 4)
+	for i := range 2 * burst {
+		if err := table.Asked("veth1", Request{MAC: alice, XID: uint32(i), At: second}); errors.Is(err, ErrTooFast) != (i >= burst) {
+			t.Errorf("message %d at once: %v", i+1, err)
+		}
+	}
+	if err := table.Asked("veth1", Request{MAC: alice, At: second + pace}); err != nil {
+		t.Errorf("a little later: %v", err)
+	}
+	if err := table.Asked("veth1", Request{MAC: bob, At: second}); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+}
