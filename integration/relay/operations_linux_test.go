@@ -260,4 +260,3 @@ func unhex(text string) string {
 	}
 	return string(b)
 }
-
