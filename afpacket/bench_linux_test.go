@@ -109,7 +109,7 @@ func bare(c *Conn, f []byte, n int) error {
 	for range n {
 		t := begin(&c.outlet, nil, 1)
 		t.outs = append(t.outs, out{f, c.dev.key.ifindex, 0, 0})
-		t.kernel.transmit(c.fd)
+		t.kernel.transmit(&c.outlet)
 		err := t.errs[0]
 		t.end()
 		if err != nil {

@@ -62,6 +62,9 @@ func listen(ifi *net.Interface, socketType Type, protocol int, cfg *Config) (_ *
 	if err != nil {
 		return nil, cause(err)
 	}
+	if !c.datagram && protocol != unix.ETH_P_ALL {
+		c.names = c.protocol
+	}
 	if c.datagram {
 		if c.tx, err = sender(ifi); err != nil {
 			return nil, err
@@ -137,7 +140,7 @@ func (c *Conn) WriteBatch(ms []Message) (sent int, err error) {
 			}
 			c.load(t, i, chunk[i].Bytes, chunk[i].Addr)
 		}
-		t.kernel.transmit(c.fd)
+		t.kernel.transmit(&c.outlet)
 		for i := range chunk {
 			m := &chunk[i]
 			if m.Err = t.errs[i]; m.Err == nil {

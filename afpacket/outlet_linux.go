@@ -33,6 +33,8 @@ type outlet struct {
 	dev      *device
 	datagram bool
 	protocol uint16 // host byte order; the type that Datagram's header gets
+	names    uint16 // the protocol that the socket is bound to, 0 for none and all
+	bypass   bool
 
 	// at is replaced when name or address change, checked after freshFor.
 	at      atomic.Pointer[port]
@@ -44,7 +46,7 @@ var epoch = time.Now()
 
 // open makes an outlet of a packet socket that is bound to ifi.
 func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error {
-	o.fd, o.own, o.event = fd, cfg.Firewall, cfg.Event
+	o.fd, o.own, o.event, o.bypass = fd, cfg.Firewall, cfg.Event, cfg.Bypass
 	err := control(fd, func(fd int) (err error) {
 		if cfg.Bypass {
 			if err := bypass(fd); err != nil {
@@ -190,7 +192,7 @@ func (o *outlet) writeTo(b []byte, a *Addr) error {
 	t := begin(o, o.event, 1)
 	defer t.end()
 	o.load(t, 0, b, a)
-	t.kernel.transmit(o.fd)
+	t.kernel.transmit(o)
 	return t.errs[0]
 }
 

@@ -125,7 +125,7 @@ func (v *Overlay) Write(frame []byte) (int, error) {
 	if err == nil {
 		err = t.egress(v.self, skb{bytes: t.copy(frame)})
 	}
-	t.kernel.transmit(v.fd)
+	t.kernel.transmit(&v.outlet)
 	if err == nil {
 		err = t.errs[0]
 	}

@@ -148,7 +148,7 @@ func (r *Ring) Write(frame []byte) (int, error) {
 		if err := r.await((*Ring).allTaken); err != nil {
 			t.kernel.fail(0, err)
 		}
-		t.kernel.transmit(r.fd)
+		t.kernel.transmit(&r.outlet)
 	}
 	if t.errs[0] != nil {
 		return 0, &net.OpError{Op: "write", Net: "packet", Source: place(r.at.Load().name), Err: t.errs[0]}

@@ -11,7 +11,8 @@ func (f *Firewall) Classify(p *filter.Packet) (d Decision) {
 	if p.Malformed != 0 && !s.Policy.MalformedMatch {
 		s.counters[len(s.counters)-1].count(p)
 		d.Reason = MalformedReason(p.Malformed)
-		return d.audit(s.Policy.Audit)
+		d.audit(s.Policy.Audit)
+		return d
 	}
 	var m matches
 	s.find(p, s.sets, &m)
@@ -19,11 +20,12 @@ func (f *Firewall) Classify(p *filter.Packet) (d Decision) {
 		return s.linear(p)
 	}
 	for _, i := range m.rules[:m.n] {
-		if s.apply(i, p, &d) {
+		if s.apply(int(i), p, &d) {
 			return d
 		}
 	}
-	return s.byDefault(p, &d)
+	s.byDefault(p, &d)
+	return d
 }
 
 // linear walks all rules in order: for frames that more rules touch than
@@ -34,7 +36,8 @@ func (s *state) linear(p *filter.Packet) (d Decision) {
 			return d
 		}
 	}
-	return s.byDefault(p, &d)
+	s.byDefault(p, &d)
+	return d
 }
 
 // apply carries a matching rule out and reports whether it ended the walk.
@@ -55,7 +58,7 @@ func (d *Decision) apply(r *Rule) bool {
 		return false
 	case r.Action.Terminal():
 		d.Verdict, d.Reason, d.Rule = Verdict(r.Action), ReasonRule, r
-		*d = d.audit(r.Audit)
+		d.audit(r.Audit)
 		return true
 	case d.nEffects == MaxEffects:
 		d.Verdict, d.Reason, d.Rule = Drop, ReasonTooManyEffects, r
@@ -66,18 +69,17 @@ func (d *Decision) apply(r *Rule) bool {
 	return false
 }
 
-func (s *state) byDefault(p *filter.Packet, d *Decision) Decision {
+func (s *state) byDefault(p *filter.Packet, d *Decision) {
 	s.counters[len(s.Policy.Rules)].count(p)
 	d.Verdict, d.Reason = s.Policy.Default, ReasonDefault
-	return d.audit(s.Policy.Audit)
+	d.audit(s.Policy.Audit)
 }
 
 // audit lets a drop pass, and says so.
-func (d Decision) audit(on bool) Decision {
+func (d *Decision) audit(on bool) {
 	if on && d.Verdict == Drop {
 		d.Verdict, d.Audited = Accept, true
 	}
-	return d
 }
 
 // Step is one rule of a walk, for people.
@@ -97,7 +99,8 @@ func (f *Firewall) Explain(p *filter.Packet) (d Decision, steps []Step) {
 	}
 	if p.Malformed != 0 && !s.Policy.MalformedMatch {
 		d.Reason = MalformedReason(p.Malformed)
-		return d.audit(s.Policy.Audit), nil
+		d.audit(s.Policy.Audit)
+		return d, nil
 	}
 	for i, r := range s.Policy.Rules {
 		step := Step{Rule: r, Matched: r.Match == nil || filter.Eval(r.Match, p, s.sets)}
@@ -110,5 +113,6 @@ func (f *Firewall) Explain(p *filter.Packet) (d Decision, steps []Step) {
 		}
 	}
 	d.Verdict, d.Reason = s.Policy.Default, ReasonDefault
-	return d.audit(s.Policy.Audit), steps
+	d.audit(s.Policy.Audit)
+	return d, steps
 }

@@ -23,6 +23,8 @@ type Shape struct {
 	First int
 	// Entries maps the key of Parts to candidates, in rule order.
 	Entries map[string][]Candidate
+
+	numbers *numbers // nil where they are no few numbers
 }
 
 // KeyPart is one field of a key, of which the first Bits bits count.
@@ -56,6 +58,9 @@ func Compile(p *Policy) *Program {
 			s.Entries[k] = append(s.Entries[k], Candidate{i, c.residual()})
 		}
 	}
+	for _, s := range prog.Shapes {
+		s.numbers = newNumbers(s)
+	}
 	sort.SliceStable(prog.Shapes, func(i, j int) bool { return prog.Shapes[i].First < prog.Shapes[j].First })
 	return prog
 }
@@ -67,7 +72,7 @@ const maxMatches = 32
 // matches collects, in rule order, the rules that match up to the first
 // terminal one without a limit.
 type matches struct {
-	rules [maxMatches]int
+	rules [maxMatches]int32
 	n     int
 	best  int // lowest unlimited terminal rule
 	over  bool
@@ -80,8 +85,30 @@ func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
 		if s.First > m.best || m.over {
 			return
 		}
-		var buf [keyBytes]byte
-		s.probe(prog, p, sets, m, buf[:0], 0)
+		if s.numbers != nil {
+			prog.consider(s.numbers.candidates(s.Parts, p), p, sets, m)
+		} else {
+			prog.findAny(s, p, sets, m)
+		}
+	}
+}
+
+// findAny keeps the buffer of a key away from those that need none.
+func (prog *Program) findAny(s *Shape, p *filter.Packet, sets filter.Sets, m *matches) {
+	var buf [keyBytes]byte
+	s.probe(prog, p, sets, m, buf[:0], 0)
+}
+
+// consider adds the candidates that match.
+func (prog *Program) consider(cands []Candidate, p *filter.Packet, sets filter.Sets, m *matches) {
+	for i := range cands {
+		c := &cands[i]
+		if c.Rule > m.best {
+			return
+		}
+		if c.Rest == nil || filter.Eval(c.Rest, p, sets) {
+			m.add(prog.Policy.Rules[c.Rule], c.Rule)
+		}
 	}
 }
 
@@ -89,14 +116,7 @@ func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
 // each of them.
 func (s *Shape) probe(prog *Program, p *filter.Packet, sets filter.Sets, m *matches, key []byte, part int) {
 	if part == len(s.Parts) {
-		for _, c := range s.Entries[string(key)] {
-			if c.Rule > m.best {
-				return
-			}
-			if c.Rest == nil || filter.Eval(c.Rest, p, sets) {
-				m.add(prog.Policy.Rules[c.Rule], c.Rule)
-			}
-		}
+		prog.consider(s.Entries[string(key)], p, sets, m)
 		return
 	}
 	k := s.Parts[part]
@@ -120,8 +140,8 @@ func (m *matches) add(r *Rule, rule int) {
 		m.best = min(m.best, rule)
 	}
 	at := m.n
-	for at > 0 && m.rules[at-1] >= rule {
-		if m.rules[at-1] == rule {
+	for at > 0 && m.rules[at-1] >= int32(rule) {
+		if m.rules[at-1] == int32(rule) {
 			return
 		}
 		at--
@@ -131,6 +151,6 @@ func (m *matches) add(r *Rule, rule int) {
 		return
 	}
 	copy(m.rules[at+1:m.n+1], m.rules[at:m.n])
-	m.rules[at] = rule
+	m.rules[at] = int32(rule)
 	m.n++
 }

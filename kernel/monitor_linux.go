@@ -25,7 +25,7 @@ func (h Host) Monitor(ctx context.Context, fn func(*Event) error) error {
 	if err != nil {
 		return err
 	}
-	m := &monitor{Host: h, rules: map[uint32][]string{}}
+	m := &monitor{Host: h, rules: map[uint32][]string{}, interfaces: answers[int]{}, cgroups: answers[uint64]{}}
 	defer m.close()
 	if err := m.open(); err != nil {
 		return err
@@ -58,7 +58,9 @@ type monitor struct {
 	engine *bpf.Engine
 	events *bpf.Events
 	// rules are names, by generation.
-	rules map[uint32][]string
+	rules      map[uint32][]string
+	interfaces answers[int]
+	cgroups    answers[uint64]
 }
 
 func (m *monitor) close() {
@@ -148,11 +150,34 @@ func (m *monitor) event(ev *bpf.Event) *Event {
 	case ev.Reason == firewall.ReasonRule:
 		out.Rule = fmt.Sprintf("rule %d of generation %d", ev.RuleIndex+1, ev.Generation)
 	}
-	out.Interface = m.name(ev.Ifindex)
+	out.Interface = m.interfaces.get(ev.Ifindex, m.name)
 	if ev.HasSender {
-		out.Sender.Cgroup = cgroupPath(ev.Cgroup)
+		out.Sender.Cgroup = m.cgroups.get(ev.Cgroup, cgroupPath)
 	}
 	return out
+}
+
+// answers are what the kernel said of interfaces or cgroups, each believed for a second: asking takes ten times as long
+// as all else, and a flood of refusals asks the same again and again.
+type answers[K comparable] map[K]answer
+
+type answer struct {
+	text  string
+	until time.Time
+}
+
+// get asks where it has to.
+func (a answers[K]) get(key K, ask func(K) string) string {
+	now := time.Now()
+	if was, ok := a[key]; ok && now.Before(was.until) {
+		return was.text
+	}
+	if len(a) >= 4096 {
+		clear(a)
+	}
+	text := ask(key)
+	a[key] = answer{text, now.Add(time.Second)}
+	return text
 }
 
 // name is an interface's; it may be gone.

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"sync"
 )
@@ -45,6 +46,9 @@ func Eval(e Expr, p *Packet, sets Sets) bool {
 // evalCompare is true if any occurrence compares true; for Ne, if there is one
 // and none is equal.
 func evalCompare(e *Compare, p *Packet) bool {
+	if e.Field.single() && (e.Other == nil || e.Other.single() && e.Other.Field.Type == e.Field.Field.Type) {
+		return evalSingle(e, p)
+	}
 	t := test{kind: toConst, op: e.Op, c: &e.Const}
 	if e.Other != nil {
 		t = test{kind: toField, op: e.Op, other: e.Other, typ: e.Field.Type()}
@@ -57,6 +61,24 @@ func evalCompare(e *Compare, p *Packet) bool {
 	}
 	t.op = Eq
 	return !e.Field.any(p, t)
+}
+
+// single reports whether r is a whole number that occurs at most once.
+func (r *Ref) single() bool {
+	return r.Field.Type.Numeric() && !r.Field.Many && r.Slice == nil && r.Mask == 0
+}
+
+// evalSingle is evalCompare of such numbers, the most usual comparison, without what others need.
+func evalSingle(e *Compare, p *Packet) bool {
+	v, ok := e.Field.Field.Value(p, 0)
+	if !ok {
+		return false
+	}
+	if e.Other == nil {
+		return e.Const.compare(v, e.Op)
+	}
+	w, ok := e.Other.Field.Value(p, 0)
+	return ok && e.Op.holds(cmp.Compare(v.Num, w.Num))
 }
 
 // test is what an occurrence is put to: a value and no function, through which

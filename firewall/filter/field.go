@@ -1,5 +1,7 @@
 package filter
 
+import "encoding/binary"
+
 // Engines is a bit set of the engines that can read a field.
 type Engines uint8
 
@@ -81,6 +83,9 @@ func (f *Field) in(b []byte, at *Place) (Value, bool) {
 
 // wireNumber is b in network byte order; at most 8 bytes.
 func wireNumber(b []byte) (n uint64) {
+	if len(b) == 6 { // a hardware address
+		return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
+	}
 	for _, c := range b {
 		n = n<<8 | uint64(c)
 	}

@@ -34,7 +34,7 @@ var dhcpFields = []Field{
 	option("dhcp.option.requested_ip_address", 50, TypeIPv4, 4, "address the client asks for"),
 	option("dhcp.option.ip_address_lease_time", 51, TypeUint, 4, "lease time in seconds"),
 	firstByte("dhcp.option.option_overload", dhcp.OptOverload, "1 file, 2 sname, 3 both hold options"),
-	firstByte("dhcp.option.dhcp", dhcp.OptMessageType, "message type: 1 DISCOVER, 2 OFFER, 3 REQUEST, 4 DECLINE, 5 ACK, 6 NAK, 7 RELEASE, 8 INFORM"),
+	messageType("dhcp.option.dhcp", "message type: 1 DISCOVER, 2 OFFER, 3 REQUEST, 4 DECLINE, 5 ACK, 6 NAK, 7 RELEASE, 8 INFORM"),
 	option("dhcp.option.dhcp_server_id", 54, TypeIPv4, 4, "server identifier"),
 	malformedFlag("dhcp.malformed", LayerDHCP, "claims to be DHCP by UDP port 67 or 68 and is malformed, or is a GSO super-frame of port 4011"),
 }
@@ -169,6 +169,20 @@ func firstByte(name string, code uint8, doc string) Field {
 	return inOption(name, code, TypeUint, 8, optionPlace(code, 1), doc, func(d []byte, i int) (Value, bool) {
 		return Value{Num: uint64(byteAt(d, 0))}, i == 0 && len(d) > 0
 	})
+}
+
+// messageType is firstByte of the option that nearly every rule asks for. Of a sound message it is known
+// already: each such option says the same.
+func messageType(name, doc string) Field {
+	f := firstByte(name, dhcp.OptMessageType, doc)
+	walk := f.get
+	f.get = func(p *Packet, i int) (Value, bool) {
+		if !p.HasDHCP || p.DHCP.Malformed != dhcp.CauseNone {
+			return walk(p, i)
+		}
+		return Value{Num: uint64(p.DHCP.Type)}, i >= 0 && i < p.DHCP.Types
+	}
+	return f
 }
 
 // optionList is a list of IPv4 addresses; what is left over is not one.

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/postern-fw/postern/proto/arp"
 	"github.com/postern-fw/postern/proto/dhcp"
@@ -31,8 +32,10 @@ type Packet struct {
 
 	// bad is a bit for each layer that is malformed.
 	bad uint16
-	// bytes are the layers' own: what Bytes gives.
+	// bytes are the layers' own: what Bytes gives. shown is a bit for each of those
+	// behind the link layer's that are not nil.
 	bytes [layerCount][]byte
+	shown uint16
 	walk  optionWalk
 }
 
@@ -82,12 +85,14 @@ func (p *Packet) Bytes(l Layer) []byte { return p.bytes[l] }
 // it. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte, m Meta) {
 	// The views are left alone: the Has fields guard them.
-	p.Meta, p.Malformed, p.bad, p.bytes = m, 0, 0, [layerCount][]byte{}
-	p.walk.of = nil
+	p.Meta, p.Malformed, p.bad, p.walk.of = m, 0, 0, nil
+	for ; p.shown != 0; p.shown &= p.shown - 1 {
+		p.bytes[bits.TrailingZeros16(p.shown)] = nil
+	}
 	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP = false, false, false, false, false
 
 	p.Frame.Decode(b)
-	p.bytes[LayerFrame], p.bytes[LayerLLC] = b, p.Frame.LLC
+	p.bytes[LayerFrame], p.bytes[LayerLLC], p.bytes[LayerEth], p.bytes[LayerVLAN] = b, p.Frame.LLC, nil, nil
 	if len(b) >= frame.HeaderLen {
 		p.bytes[LayerEth] = b[:frame.HeaderLen:frame.HeaderLen]
 	}
@@ -111,6 +116,12 @@ func (p *Packet) Decode(b []byte, m Meta) {
 	}
 }
 
+// show sets a layer's bytes.
+func (p *Packet) show(l Layer, b []byte) {
+	p.bytes[l] = b
+	p.shown |= 1 << l
+}
+
 // malformed notes that a layer is; the first cause stays.
 func (p *Packet) malformed(l Layer, c Cause) {
 	if c == 0 {
@@ -126,7 +137,7 @@ func (p *Packet) malformed(l Layer, c Cause) {
 // a super-frame would hide all but the first.
 func (p *Packet) inspected(l Layer, b []byte) {
 	if l != LayerARP || len(b) >= 2 {
-		p.bytes[l] = b
+		p.show(l, b)
 	}
 	if p.Meta.GSOSize > 0 {
 		p.malformed(l, CauseGSO)
@@ -151,7 +162,8 @@ func (p *Packet) decodeARP(b []byte) {
 func (p *Packet) decodeIPv4(b []byte) {
 	ip := &p.IPv4
 	ip.Decode(b)
-	p.HasIPv4, p.bytes[LayerIPv4] = true, some(ip.Header)
+	p.HasIPv4 = true
+	p.show(LayerIPv4, some(ip.Header))
 	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta.GSOSize > 0 {
 		ip.Malformed = frame.CauseNone // longer than the field can say (BIG TCP)
 	}
@@ -174,7 +186,8 @@ func (p *Packet) decodeIPv4(b []byte) {
 func (p *Packet) decodeIPv6(b []byte) {
 	ip := &p.IPv6
 	ip.Decode(b)
-	p.HasIPv6, p.bytes[LayerIPv6] = true, ip.Header
+	p.HasIPv6 = true
+	p.show(LayerIPv6, ip.Header)
 	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 && b[0]>>4 == 6 &&
 		(ip.NextHdr == protoTCP || ip.NextHdr == 0 && b[40] == protoTCP) {
 		ip.Malformed = frame.CauseNone // a jumbogram (RFC 2675), or without its option (BIG TCP)
@@ -191,7 +204,8 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 	u := &p.UDP
 	u.Decode(b)
 	if len(u.Header) >= 4 {
-		p.HasUDP, p.bytes[LayerUDP] = true, u.Header
+		p.HasUDP = true
+		p.show(LayerUDP, u.Header)
 	}
 	if fragment && u.Malformed == frame.CauseUDPLen && u.Payload != nil {
 		u.Malformed = frame.CauseNone
@@ -246,10 +260,11 @@ func (p *Packet) setDHCP() {
 		return
 	}
 	if p.Meta.WireLen > len(p.Frame.Bytes) && p.DHCP.Malformed == dhcp.CausePastEnd {
-		p.bytes[LayerDHCP] = b[:0:0]
+		p.show(LayerDHCP, b[:0:0])
 		return
 	}
-	p.HasDHCP, p.bytes[LayerDHCP] = true, b
+	p.HasDHCP = true
+	p.show(LayerDHCP, b)
 }
 
 // decodePTP shows PTP of version 1 or 2 over UDP, and of any over Ethernet, where

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -214,40 +215,45 @@ func twoSenders(b *bench) error {
 		if err != nil {
 			return err
 		}
-		s.versus(alone, &side{name: c.name + ", another sender on another CPU", run: beside(other, alone.run)}, 0)
+		both := beside(other, alone)
+		both.name = c.name + ", another sender on another CPU"
+		s.versus(alone, both, 0)
 	}
+	c := b.course()
+	c.turn *= 10
 	return s.measure(section{
 		ID: "senders", Title: "Two senders, by sendto",
 		Text: "What a sender's own frame costs while another one sends by the same device from another CPU, compared with when it is alone. The devices are ifbs with one queue.",
-	}, b.course())
+	}, c)
 }
 
-// beside runs a side while the other sender sends on CPU 0.
-func beside(other sender, run func(n int) (time.Duration, error)) func(n int) (time.Duration, error) {
-	return func(n int) (time.Duration, error) {
+// beside runs a side while the other sender sends on CPU 0, and notes how much that one sent.
+func beside(other sender, s *side) *side {
+	ours, theirs := 0, int64(0)
+	out := &side{}
+	out.run = func(n int) (time.Duration, error) {
 		var stop atomic.Bool
+		var sent atomic.Int64
 		var failed error
 		var wg sync.WaitGroup
-		started := make(chan struct{})
 		wg.Go(func() {
 			// The thread ends with the goroutine, which stays locked to it.
-			if failed = pin(0); failed == nil {
-				failed = other.send(10)
-			}
-			close(started)
-			for failed == nil && !stop.Load() {
+			for failed = pin(0); failed == nil && !stop.Load(); sent.Add(10) {
 				failed = other.send(10)
 			}
 		})
-		<-started
-		took, err := run(n)
+		for sent.Load() == 0 { // it has to find its way to the other CPU
+			runtime.Gosched()
+		}
+		before := sent.Load()
+		took, err := s.run(n)
+		ours, theirs = ours+n, theirs+sent.Load()-before
 		stop.Store(true)
 		wg.Wait()
-		if err == nil {
-			err = failed
-		}
-		return took, err
+		out.note = fmt.Sprintf("the other sent %.2f times as many", float64(theirs)/float64(ours))
+		return took, errors.Join(err, failed)
 	}
+	return out
 }
 
 // monitored is what refusals cost while somebody reads of them.

@@ -11,6 +11,13 @@ import (
 // is refused. All contenders are given the same.
 type ruleset int
 
+func (r ruleset) String() string {
+	if r == 1 {
+		return "1 rule"
+	}
+	return thousands(int(r)) + " rules"
+}
+
 // address is the one of rule i.
 func (ruleset) address(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})

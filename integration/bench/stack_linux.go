@@ -44,7 +44,7 @@ func arriving(b *bench) error {
 			base = side
 			continue
 		}
-		side.note = fmt.Sprintf("%s rules", thousands(int(x.rules)))
+		side.note = x.rules.String()
 		s.versus(base, side, 0)
 	}
 	return s.measure(section{

@@ -108,7 +108,7 @@ func whereItGoes(b *bench) error {
 			}
 		}
 		for _, n := range []ruleset{1, n} {
-			if err := add(fmt.Sprintf("postern by tc, %s rules", thousands(int(n))), n.accepted(), func(w *world) error { return w.guard(n.postern("tc", "sink")) }); err != nil {
+			if err := add(fmt.Sprint("postern by tc, ", n), n.accepted(), func(w *world) error { return w.guard(n.postern("tc", "sink")) }); err != nil {
 				return err
 			}
 		}
@@ -119,7 +119,7 @@ func whereItGoes(b *bench) error {
 			return err
 		}
 		for _, n := range []ruleset{1, n} {
-			if err := add(fmt.Sprintf("postern by the gate, %s rules", thousands(int(n))), n.accepted(), func(w *world) error { return w.guard(n.postern("gate", "sink")) }); err != nil {
+			if err := add(fmt.Sprint("postern by the gate, ", n), n.accepted(), func(w *world) error { return w.guard(n.postern("gate", "sink")) }); err != nil {
 				return err
 			}
 		}

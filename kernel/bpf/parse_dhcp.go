@@ -108,6 +108,18 @@ func walkOptions(name string, begin, inspect func(*code)) *code {
 	c.or(sWalkFlags, walkPastEnd)
 	c.ja(nextField)
 	c.mark(pad)
+	// A message may be full of them: many at once, where there are many.
+	const many = 32
+	one := c.label()
+	c.jif(asm.JLT, end, many, one)
+	c.mov(asm.R2, at)
+	c.fetchAll(sTmp, many)
+	for i := 0; i < many; i += 8 {
+		c.ld(asm.R0, sTmp+i, asm.DWord)
+		c.jif(asm.JNE, asm.R0, 0, one)
+	}
+	c.emit(asm.Add.Imm(at, many-1))
+	c.mark(one)
 	c.emit(asm.Add.Imm(at, 1))
 	c.st(sWalkAt, at, asm.Word)
 	c.or(sWalkFlags, walkBlank)

@@ -57,10 +57,10 @@ type Message struct {
 	seen [4]uint64
 	// HasCookie is false for plain BOOTP, which has no options here.
 	HasCookie bool
-	typed     bool // a sound option 53 was seen
 	// Type is option 53, the first if they differ; 0 if there is none, which is
-	// also a value it can have.
-	Type uint8
+	// also a value it can have. Types is how many there are that are one byte long and say that.
+	Type  uint8
+	Types int
 	// Overload is option 52, the first if they differ; 0 if there is none or none
 	// that makes sense.
 	Overload  uint8
@@ -117,10 +117,11 @@ func (m *Message) note(it *Options) {
 	case OptMessageType:
 		if len(it.Data) != 1 {
 			m.cause(CauseTypeLength)
-		} else if m.typed && m.Type != it.Data[0] {
+		} else if m.Types > 0 && m.Type != it.Data[0] {
 			m.cause(CauseTwoTypes)
 		} else {
-			m.Type, m.typed = it.Data[0], true
+			m.Type = it.Data[0]
+			m.Types++
 		}
 	default:
 		if Once(it.Code) && m.Has(it.Code) {
