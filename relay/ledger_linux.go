@@ -15,6 +15,9 @@ const (
 	maxWaiting = 16384
 	// maxTogether is how many bindings one transaction writes.
 	maxTogether = 2048
+	// gather is the least time between two transactions of ACKs: what comes meanwhile is written
+	// together, since each transaction costs as much as dozens of bindings in it.
+	gather = 2 * time.Millisecond
 	// expireEvery is how often ended leases are looked for.
 	expireEvery = 10 * time.Second
 )
@@ -62,6 +65,7 @@ func (l *ledger) run(ctx context.Context) error {
 	expire := time.NewTicker(expireEvery)
 	defer expire.Stop()
 	var page page
+	var last time.Time // when ACKs were written
 	for {
 		page.clear()
 		select {
@@ -72,7 +76,9 @@ func (l *ledger) run(ctx context.Context) error {
 			page.changes = l.table.Expired(binding.BootTime(), maxTogether)
 		case e := <-l.waiting:
 			page.add(e)
+			time.Sleep(gather - time.Since(last))
 			page.fill(l.waiting)
+			last = time.Now()
 		}
 		l.write(&page)
 	}
