@@ -182,8 +182,8 @@ func or[T comparable](at *T, otherwise T) {
 
 func (c *Config) check() error {
 	switch {
-	case c.Node == "" || strings.ContainsAny(c.Node, "/ \t\n") || len(c.Node) > 64:
-		return fmt.Errorf("bad node name %q: write `node: NAME`, at most 64 bytes without blanks and slashes", c.Node)
+	case !NodeName(c.Node):
+		return fmt.Errorf("bad node name %q: write `node: NAME`, at most 64 bytes of printable ASCII without blanks and slashes", c.Node)
 	case c.Lease < 2*time.Second || c.Lease%time.Second != 0 || c.Lease > time.Hour:
 		return fmt.Errorf("bad lease %v: etcd counts whole seconds; write 2s or more (3s outlives the election of a new etcd leader)", c.Lease)
 	case c.Margin <= 0 || c.Margin > c.Lease/2:
@@ -228,6 +228,11 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// NodeName says whether a node can have this name: one that is printed as it is, and is one part of a key.
+func NodeName(s string) bool {
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' })
 }
 
 func (e *Etcd) check() error {

@@ -15,6 +15,7 @@ func TestConfig(t *testing.T) {
 		{"no mapping", "- a", "cannot unmarshal"},
 		{"unknown key", least + "leese: 3s\n", "field leese not found"},
 		{"a name that is a path", "node: a/b\n" + least[9:], "bad node name"},
+		{"a name that moves the cursor", "node: \"n\\e[2J\"\n" + least[9:], "bad node name"},
 		{"short lease", least + "lease: 1s\n", "bad lease 1s"},
 		{"broken seconds", least + "lease: 2500ms\n", "bad lease 2.5s"},
 		{"no margin left", least + "margin: 2s\n", "bad margin 2s"},

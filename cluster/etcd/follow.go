@@ -154,7 +154,9 @@ func (e *Election) Follow(ctx context.Context, fn func([]cluster.Change)) error 
 func change(k Key) (c cluster.Change, ok bool) {
 	c.Revision = k.Revision
 	if name, is := strings.CutPrefix(k.Name, nodesKey); is {
-		c.Node = name
+		if c.Node = name; !cluster.NodeName(name) {
+			return c, false
+		}
 		if k.Deleted {
 			return c, true
 		}
@@ -181,8 +183,8 @@ func change(k Key) (c cluster.Change, ok bool) {
 	h := &cluster.Holder{}
 	if err := json.Unmarshal(k.Value, h); err != nil {
 		h = &cluster.Holder{Malformed: fmt.Sprintf("%s: %v", k.Name, err)}
-	} else if h.Node == "" || k.Lease == 0 {
-		h.Malformed = k.Name + " names no node, or is under no lease"
+	} else if !cluster.NodeName(h.Node) || k.Lease == 0 {
+		h = &cluster.Holder{Malformed: k.Name + " names no node, or is under no lease"}
 	}
 	h.Lease, h.Revision, c.Holder = k.Lease, k.Revision, h
 	return c, true
