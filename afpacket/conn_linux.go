@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
-	"github.com/mdlayher/socket"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -16,9 +15,9 @@ import (
 type Conn struct {
 	outlet
 	rx *packet.Conn
-	// tx sends what a Datagram Conn sends, header and all. A Raw Conn sends on rx,
-	// so that it does not read its own frames.
-	tx *socket.Conn
+	// tx sends, header and all; nil if rx does, for a Raw Conn that reads all protocols: it would
+	// read its own frames if another socket had sent them.
+	tx *sendSocket
 }
 
 var (
@@ -58,35 +57,17 @@ func listen(ifi *net.Interface, socketType Type, protocol int, cfg *Config) (_ *
 		}
 	}()
 	c.protocol, c.datagram = uint16(protocol), socketType == Datagram
-	fd, err := rx.SyscallConn()
-	if err != nil {
-		return nil, cause(err)
-	}
-	if !c.datagram && protocol != unix.ETH_P_ALL {
-		c.names = c.protocol
-	}
-	if c.datagram {
-		if c.tx, err = sender(ifi); err != nil {
-			return nil, err
+	if !c.datagram && protocol == unix.ETH_P_ALL {
+		fd, err := rx.SyscallConn()
+		if err != nil {
+			return nil, cause(err)
 		}
-		if fd, err = c.tx.SyscallConn(); err != nil {
-			return nil, err
-		}
+		return c, c.open(fd, ifi, cfg)
 	}
-	return c, c.open(fd, ifi, cfg)
-}
-
-// sender makes a socket that only sends: bound to protocol 0 it reads nothing.
-func sender(ifi *net.Interface) (*socket.Conn, error) {
-	s, err := socket.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0, "packet", nil)
-	if err != nil {
-		return nil, explain(err)
+	if c.tx, err = sender(ifi); err != nil {
+		return nil, err
 	}
-	if err := s.Bind(&unix.SockaddrLinklayer{Ifindex: ifi.Index}); err != nil {
-		s.Close()
-		return nil, explain(err)
-	}
-	return s, nil
+	return c, c.open(c.tx, ifi, cfg)
 }
 
 // Close closes the socket. Calls under way return net.ErrClosed.

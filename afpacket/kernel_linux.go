@@ -96,15 +96,12 @@ func address(ifindex int32) unix.RawSockaddrLinklayer {
 }
 
 // unaddressed reports whether the frame may go without an address, which costs the kernel a fifth of a
-// send: it leaves by the interface that the socket is bound to, and the socket's protocol makes the same
-// of it as none would. (With PACKET_QDISC_BYPASS a protocol would also keep the kernel
-// from marking where the header begins.)
-func (o *outlet) unaddressed(x *out) bool {
-	return x.ifindex == o.dev.key.ifindex &&
-		(o.names == 0 || !o.bypass && len(x.frame) >= 14 && binary.BigEndian.Uint16(x.frame[12:]) == o.names)
-}
+// send: it leaves by the interface that the socket is bound to. The socket's protocol is none or, if it
+// reads all of them, ETH_P_ALL, of which packet_parse_headers makes the same.
+func (o *outlet) unaddressed(x *out) bool { return x.ifindex == o.dev.key.ifindex }
 
-// sendto sends the only frame; false means that the socket's buffer is full.
+// sendto sends the only frame; false means that the socket's buffer is full. Go's scheduler is not told: the
+// kernel does not wait here (MSG_DONTWAIT), and telling takes a tenth of a send.
 func (k *kernel) sendto(fd uintptr) bool {
 	o := &k.t.outs[0]
 	var to unsafe.Pointer
@@ -114,7 +111,7 @@ func (k *kernel) sendto(fd uintptr) bool {
 		to, size = unsafe.Pointer(&k.sa), unsafe.Sizeof(k.sa)
 	}
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.frame))), uintptr(len(o.frame)),
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.frame))), uintptr(len(o.frame)),
 			unix.MSG_DONTWAIT, uintptr(to), size)
 		switch errno {
 		case unix.EINTR:
@@ -181,9 +178,12 @@ func (k *kernel) fill() {
 
 // forget drops the pointers to other people's frames.
 func (k *kernel) forget() {
+	if k.from = nil; len(k.msgs) == 0 {
+		return
+	}
 	clear(k.msgs)
 	clear(k.meta)
-	k.msgs, k.meta, k.from = k.msgs[:0], k.meta[:0], nil
+	k.msgs, k.meta = k.msgs[:0], k.meta[:0]
 }
 
 // identify asks for name, address and index of the interface that the outlet's

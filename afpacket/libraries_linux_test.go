@@ -37,7 +37,7 @@ func address4(t *testing.T, p *lab.Pair, i int, cidr string) {
 
 // refuseForgedARP drops ARP that does not speak for 192.0.2.1.
 func refuseForgedARP(p *filter.Packet) firewall.Decision {
-	if p.HasARP && p.ARP.SrcIPv4 != 0xc0000201 {
+	if p.HasARP && p.ARP.SrcIPv4() != 0xc0000201 {
 		return firewall.Decision{Rule: &firewall.Rule{Name: "no-forged-arp"}, Reason: firewall.ReasonRule}
 	}
 	return accept(p)

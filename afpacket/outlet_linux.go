@@ -33,8 +33,6 @@ type outlet struct {
 	dev      *device
 	datagram bool
 	protocol uint16 // host byte order; the type that Datagram's header gets
-	names    uint16 // the protocol that the socket is bound to, 0 for none and all
-	bypass   bool
 
 	// at is replaced when name or address change, checked after freshFor.
 	at      atomic.Pointer[port]
@@ -46,7 +44,7 @@ var epoch = time.Now()
 
 // open makes an outlet of a packet socket that is bound to ifi.
 func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error {
-	o.fd, o.own, o.event, o.bypass = fd, cfg.Firewall, cfg.Event, cfg.Bypass
+	o.fd, o.own, o.event = fd, cfg.Firewall, cfg.Event
 	err := control(fd, func(fd int) (err error) {
 		if cfg.Bypass {
 			if err := bypass(fd); err != nil {
@@ -95,25 +93,25 @@ func (o *outlet) guarded() bool {
 
 // here is the outlet's own port, as it was freshFor ago at most. If the interface
 // is gone it says ENXIO, as the kernel would: another one may have its index.
-func (o *outlet) here(t *transit) (port, error) {
+func (o *outlet) here(t *transit) (*port, error) {
 	p := o.at.Load()
 	now := int64(time.Since(epoch))
 	if now-o.checked.Load() < int64(freshFor) {
-		return *p, nil
+		return p, nil
 	}
 	q, err := t.kernel.identify(o)
 	switch {
 	case errors.Is(err, net.ErrClosed):
-		return port{}, err
+		return nil, err
 	case err != nil:
-		return port{}, os.NewSyscallError("sendto", unix.ENXIO)
+		return nil, os.NewSyscallError("sendto", unix.ENXIO)
 	case q.name != p.name || q.mac != p.mac:
 		q.dev = o.dev
-		o.at.Store(heap(q))
+		p = heap(q)
+		o.at.Store(p)
 	}
 	o.checked.Store(now)
-	q.dev = o.dev
-	return q, nil
+	return p, nil
 }
 
 // heap keeps the common case from paying for the rare one's allocation.
@@ -144,12 +142,16 @@ func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
 		t.outs = append(t.outs, out{b, o.dev.key.ifindex, 0, msg})
 		return
 	}
-	p, err := o.here(t)
-	if err != nil {
-		t.errs[msg] = err
-		return
+	if t.at == nil {
+		at, err := o.here(t)
+		if err != nil {
+			t.errs[msg] = err
+			return
+		}
+		t.at = at
 	}
-	f := o.snapshot(t, b, a, &p)
+	p := t.at
+	f := o.snapshot(t, b, a, p)
 	if !guarded {
 		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})
 		return

@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-
-	"github.com/mdlayher/socket"
 )
 
 // encapLen is what VXLAN over IPv4 puts before a frame: Ethernet, IPv4, UDP and
@@ -20,7 +18,7 @@ const encapLen = 14 + 20 + 8 + 8
 // the underlay. It only sends.
 type Overlay struct {
 	outlet // the underlay's
-	tx     *socket.Conn
+	tx     *sendSocket
 	vx     VXLAN
 	self   port
 	hook   *Hook // Config.Firewall
@@ -73,11 +71,7 @@ func newOverlay(name string, under *net.Interface, vx VXLAN, cfg *Config) (_ *Ov
 			v.Close()
 		}
 	}()
-	fd, err := v.tx.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	if err := v.open(fd, under, &Config{Bypass: cfg.Bypass, Event: cfg.Event}); err != nil {
+	if err := v.open(v.tx, under, &Config{Bypass: cfg.Bypass, Event: cfg.Event}); err != nil {
 		return nil, err
 	}
 	k := deviceKey{v.netns, overlays.last.Add(-1)}
@@ -123,7 +117,7 @@ func (v *Overlay) Write(frame []byte) (int, error) {
 	defer t.end()
 	err := v.check(frame, &Addr{})
 	if err == nil {
-		err = t.egress(v.self, skb{bytes: t.copy(frame)})
+		err = t.egress(&v.self, skb{bytes: t.copy(frame)})
 	}
 	t.kernel.transmit(&v.outlet)
 	if err == nil {

@@ -53,6 +53,8 @@ type transit struct {
 	// frame that comes out there again is judged again.
 	own  Classifier
 	home int32
+	// at is what the outlet said of itself, once for all messages that are led through together.
+	at *port
 
 	block []byte // what alloc cuts from
 	outs  []out
@@ -82,9 +84,13 @@ func begin(p ports, event func(*Event), n int) *transit {
 }
 
 func (t *transit) reset(n int) {
-	clear(t.outs)
-	t.block, t.outs = t.block[:0], t.outs[:0]
-	t.errs = t.errs[:0]
+	for i := range t.outs {
+		t.outs[i].frame = nil
+	}
+	for i := range t.errs {
+		t.errs[i] = nil
+	}
+	t.block, t.outs, t.errs, t.at = t.block[:0], t.outs[:0], t.errs[:0], nil
 	for range n {
 		t.errs = append(t.errs, nil)
 	}
@@ -93,7 +99,6 @@ func (t *transit) reset(n int) {
 // end gives t back, without the memory of its callers.
 func (t *transit) end() {
 	t.reset(0)
-	clear(t.errs[:cap(t.errs)])
 	t.kernel.forget()
 	t.ports, t.event, t.own = nil, nil, nil
 	if cap(t.block) > 4*blockSize {
@@ -120,7 +125,7 @@ func (t *transit) copy(b []byte) []byte {
 
 // egress is __dev_queue_xmit: the classifiers, the lower layer, the device. What
 // passes is appended to t.outs.
-func (t *transit) egress(p port, f skb) error {
+func (t *transit) egress(p *port, f skb) error {
 	var hooks *hookList
 	if p.dev != nil {
 		hooks = p.dev.hooks.Load()
@@ -157,14 +162,22 @@ func (t *transit) egress(p port, f skb) error {
 
 // classify asks one classifier and does what it says. gone is true if the frame
 // goes no further on this device.
-func (t *transit) classify(p port, c Classifier, f *skb) (gone bool, err error) {
+func (t *transit) classify(p *port, c Classifier, f *skb) (gone bool, err error) {
 	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: f.mark, Sender: self()})
 	d := c.Classify(&t.pkt)
+	if d.Verdict == firewall.Accept && d.Reason != firewall.ReasonTooManyEffects && !d.Marked && len(d.Effects()) == 0 && t.event == nil {
+		return false, nil
+	}
+	return t.act(p, &d, f)
+}
+
+// act does what a decision says beyond accepting.
+func (t *transit) act(p *port, d *firewall.Decision, f *skb) (gone bool, err error) {
 	rule := d.RuleName()
 	if d.Verdict != firewall.Accept && d.Verdict != firewall.Forward {
 		err = t.refuse(p, rule, d.Reason, f.bytes)
 	} else if t.event != nil && (d.Audited || d.Rule != nil && d.Rule.Log) {
-		t.event(t.newEvent(p, rule, &d, f.bytes))
+		t.event(t.newEvent(p, rule, d, f.bytes))
 	}
 	if d.Reason == firewall.ReasonTooManyEffects {
 		return true, err
@@ -172,7 +185,7 @@ func (t *transit) classify(p port, c Classifier, f *skb) (gone bool, err error) 
 	if d.Marked {
 		f.mark = d.Mark
 	}
-	if !t.effects(p, &d, f) && err == nil {
+	if !t.effects(p, d, f) && err == nil {
 		err = t.refuse(p, rule, firewall.ReasonUnsendable, f.bytes)
 	}
 	switch {
@@ -189,7 +202,7 @@ func (t *transit) classify(p port, c Classifier, f *skb) (gone bool, err error) 
 
 // effects carries out `duplicate` and `set` in the order of the rules. It
 // reports false if a `set` could not be done.
-func (t *transit) effects(p port, d *firewall.Decision, f *skb) bool {
+func (t *transit) effects(p *port, d *firewall.Decision, f *skb) bool {
 	for _, r := range d.Effects() {
 		switch r.Action {
 		case firewall.ActionDuplicate:
@@ -208,7 +221,7 @@ func (t *transit) effects(p port, d *firewall.Decision, f *skb) bool {
 }
 
 // lowerLayer asks one hook of the lower layer.
-func (t *transit) lowerLayer(p port, l Lower, f *skb) (gone bool, err error) {
+func (t *transit) lowerLayer(p *port, l Lower, f *skb) (gone bool, err error) {
 	t.lower = Frame{f.bytes, f.mark}
 	v, iface := l(&t.lower)
 	f.mark = t.lower.Mark
@@ -222,7 +235,7 @@ func (t *transit) lowerLayer(p port, l Lower, f *skb) (gone bool, err error) {
 }
 
 // move sends the frame out at another interface, from the top of its data path.
-func (t *transit) move(from port, to, rule string, f skb) error {
+func (t *transit) move(from *port, to, rule string, f skb) error {
 	if f.hops++; f.hops > maxHops {
 		return t.refuse(from, rule, firewall.ReasonRecursion, f.bytes)
 	}
@@ -230,10 +243,10 @@ func (t *transit) move(from port, to, rule string, f skb) error {
 	if err != nil {
 		return t.refuse(from, rule, firewall.ReasonUnsendable, f.bytes)
 	}
-	return t.egress(p, f)
+	return t.egress(&p, f)
 }
 
-func (t *transit) refuse(p port, rule string, why firewall.Reason, frame []byte) error {
+func (t *transit) refuse(p *port, rule string, why firewall.Reason, frame []byte) error {
 	e := &BlockedError{*t.newEvent(p, rule, &firewall.Decision{Reason: why}, frame)}
 	if t.event != nil {
 		t.event(&e.Event)
@@ -241,7 +254,7 @@ func (t *transit) refuse(p port, rule string, why firewall.Reason, frame []byte)
 	return e
 }
 
-func (t *transit) newEvent(p port, rule string, d *firewall.Decision, frame []byte) *Event {
+func (t *transit) newEvent(p *port, rule string, d *firewall.Decision, frame []byte) *Event {
 	var pkt filter.Packet
 	pkt.Decode(frame, filter.Meta{})
 	return &Event{

@@ -8,11 +8,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 
-	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,9 +19,8 @@ import (
 // use by many goroutines.
 type Ring struct {
 	outlet // what leaves elsewhere, or with a mark, cannot use the ring
-	tx     *socket.Conn
-	rs     *socket.Conn
-	ring   syscall.RawConn
+	tx     *sendSocket
+	ring   *sendSocket
 	drain  func(fd uintptr) bool // allocated once
 
 	mu   sync.Mutex
@@ -74,17 +71,10 @@ func openRing(ifi *net.Interface, slots int, cfg *Config) (_ *Ring, err error) {
 	if r.tx, err = sender(ifi); err != nil {
 		return nil, err
 	}
-	fd, err := r.tx.SyscallConn()
-	if err != nil {
+	if err = r.open(r.tx, ifi, cfg); err != nil {
 		return nil, err
 	}
-	if err = r.open(fd, ifi, cfg); err != nil {
-		return nil, err
-	}
-	if r.rs, err = sender(ifi); err != nil {
-		return nil, err
-	}
-	if r.ring, err = r.rs.SyscallConn(); err != nil {
+	if r.ring, err = sender(ifi); err != nil {
 		return nil, err
 	}
 	r.drain = r.kick
@@ -273,7 +263,7 @@ func (r *Ring) drop(errno unix.Errno) {
 
 // SetWriteDeadline bounds how long Write and Flush wait.
 func (r *Ring) SetWriteDeadline(t time.Time) error {
-	return errors.Join(r.tx.SetWriteDeadline(t), r.rs.SetWriteDeadline(t))
+	return errors.Join(r.tx.SetWriteDeadline(t), r.ring.SetWriteDeadline(t))
 }
 
 // Close gives the ring back. Frames that were not flushed are lost.
@@ -284,8 +274,8 @@ func (r *Ring) Close() error {
 	if r.tx != nil {
 		errs[0] = r.tx.Close()
 	}
-	if r.rs != nil {
-		errs[1] = r.rs.Close()
+	if r.ring != nil {
+		errs[1] = r.ring.Close()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -82,7 +82,7 @@ func (a *Agent) plan(now int64, s *steps) {
 				x.giving, x.gives = now, x.holder.Revision
 				s.giving = append(s.giving, Claim{x.Addr, x.holder.Revision})
 			}
-		case mine && want && !x.open:
+		case mine && want && !x.open && now >= x.wait:
 			if x.known || a.probed(x) {
 				s.open = append(s.open, x)
 			}

@@ -14,6 +14,20 @@ func (f *Firewall) Classify(p *filter.Packet) (d Decision) {
 		d.audit(s.Policy.Audit)
 		return d
 	}
+	switch best, ok := s.first(p, s.sets); {
+	case !ok:
+		return s.several(p)
+	case best == len(s.Policy.Rules):
+		s.byDefault(p, &d)
+	default:
+		s.counters[best].count(p)
+		d.apply(s.Policy.Rules[best])
+	}
+	return d
+}
+
+// several walks the rules that match.
+func (s *state) several(p *filter.Packet) (d Decision) {
 	var m matches
 	s.find(p, s.sets, &m)
 	if m.over {

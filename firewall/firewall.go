@@ -27,13 +27,6 @@ type state struct {
 	counters []*counter // by rule, then the default's and the malformed frames'
 }
 
-type counter struct{ frames, bytes atomic.Uint64 }
-
-func (c *counter) count(p *filter.Packet) {
-	c.frames.Add(1)
-	c.bytes.Add(uint64(len(p.Frame.Bytes)))
-}
-
 // New puts p in force.
 func New(p *Policy) (*Firewall, error) {
 	f := &Firewall{}
@@ -129,7 +122,7 @@ func (f *Firewall) Counters() []Counter {
 	}
 	out := make([]Counter, len(s.counters))
 	for i, c := range s.counters {
-		out[i] = Counter{Frames: c.frames.Load(), Bytes: c.bytes.Load()}
+		out[i] = c.read()
 		if i < len(s.Policy.Rules) {
 			out[i].Rule = s.Policy.Rules[i]
 		}

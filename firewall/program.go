@@ -27,6 +27,9 @@ type Shape struct {
 	numbers *numbers // nil where they are no few numbers
 }
 
+// final reports whether nothing behind the rule can count once it matches.
+func (r *Rule) final() bool { return r.Action.Terminal() && r.Limit == nil }
+
 // KeyPart is one field of a key, of which the first Bits bits count.
 type KeyPart struct {
 	Field *filter.Field
@@ -37,6 +40,9 @@ type KeyPart struct {
 type Candidate struct {
 	Rule int
 	Rest filter.Expr
+
+	final bool
+	match *filter.Matcher // of Rest
 }
 
 // Compile makes the decision form of a policy.
@@ -55,7 +61,8 @@ func Compile(p *Policy) *Program {
 				prog.Shapes = append(prog.Shapes, s)
 			}
 			k := c.key()
-			s.Entries[k] = append(s.Entries[k], Candidate{i, c.residual()})
+			rest := c.residual()
+			s.Entries[k] = append(s.Entries[k], Candidate{i, rest, r.final(), filter.NewMatcher(rest)})
 		}
 	}
 	for _, s := range prog.Shapes {
@@ -78,6 +85,53 @@ type matches struct {
 	over  bool
 }
 
+// first is the deciding rule's number, or how many rules there are if none decides. It is false
+// if a rule may match that does not end the walk, or only within its limit: then find has to tell.
+func (prog *Program) first(p *filter.Packet, sets filter.Sets) (best int, ok bool) {
+	best = len(prog.Policy.Rules)
+	for _, s := range prog.Shapes {
+		if s.First >= best {
+			break
+		}
+		var cands []Candidate
+		if s.numbers != nil {
+			cands, ok = s.numbers.candidates(p)
+		}
+		if s.numbers == nil || !ok {
+			if best, ok = prog.firstOfAny(s, p, sets, best); !ok {
+				return best, false
+			}
+			continue
+		}
+		for i := range cands {
+			c := &cands[i]
+			if c.Rule >= best {
+				break
+			}
+			if c.match.Match(p, sets) {
+				if !c.final {
+					return best, false
+				}
+				best = c.Rule
+				break
+			}
+		}
+	}
+	return best, true
+}
+
+// firstOfAny is first for one shape of any kind, where best is what is known already.
+func (prog *Program) firstOfAny(s *Shape, p *filter.Packet, sets filter.Sets, best int) (int, bool) {
+	m := matches{best: best}
+	prog.findAny(s, p, sets, &m)
+	for _, rule := range m.rules[:m.n] {
+		if !prog.Policy.Rules[rule].final() {
+			return best, false
+		}
+	}
+	return m.best, !m.over
+}
+
 // find fills m.
 func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
 	m.best = len(prog.Policy.Rules)
@@ -86,10 +140,12 @@ func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
 			return
 		}
 		if s.numbers != nil {
-			prog.consider(s.numbers.candidates(s.Parts, p), p, sets, m)
-		} else {
-			prog.findAny(s, p, sets, m)
+			if cands, ok := s.numbers.candidates(p); ok {
+				prog.consider(cands, p, sets, m)
+				continue
+			}
 		}
+		prog.findAny(s, p, sets, m)
 	}
 }
 
@@ -106,7 +162,7 @@ func (prog *Program) consider(cands []Candidate, p *filter.Packet, sets filter.S
 		if c.Rule > m.best {
 			return
 		}
-		if c.Rest == nil || filter.Eval(c.Rest, p, sets) {
+		if c.match.Match(p, sets) {
 			m.add(prog.Policy.Rules[c.Rule], c.Rule)
 		}
 	}
@@ -136,7 +192,7 @@ func (s *Shape) probe(prog *Program, p *filter.Packet, sets filter.Sets, m *matc
 
 // add puts a rule in its place; a rule may come by several alternatives.
 func (m *matches) add(r *Rule, rule int) {
-	if r.Action.Terminal() && r.Limit == nil {
+	if r.final() {
 		m.best = min(m.best, rule)
 	}
 	at := m.n

@@ -1,4 +1,4 @@
-// Package packaging holds what distributions install beside the binary: the systemd unit.
-// Its test boots systemd in a container, installs the unit there and holds it to what
-// it promises.
+// Package packaging holds what distributions install beside the binary: systemd's units.
+// Its tests boot systemd in a container, install units there and hold them to what
+// they promise.
 package packaging

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,9 +28,7 @@ static: [{mac: "02:00:00:00:00:50", ip: 10.1.0.50, interface: near}]
 `
 
 // relayScript is what the machine in the container does when it has booted.
-const relayScript = `
-step() { name=$1; shift; "$@" >"/out/$name" 2>&1; echo "[$?]" >>"/out/$name"; }
-until_() { for i in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; return 1; }
+const relayScript = steps + `
 main() { systemctl show -P MainPID postern-relay; }
 inset() { postern set list bindings | grep -q "$1"; }
 outset() { ! inset "$1"; }
@@ -63,8 +60,6 @@ step restarted until_ sh -c "[ \"\$(systemctl show -P MainPID postern-relay)\" !
 step stop systemctl stop postern-relay
 step stopped inset 10.1.0.51
 step journal journalctl --no-pager -o cat -u postern-relay
-step flush true
-systemctl exit
 `
 
 // TestRelayService: the relay's unit in a booted container: in its sandbox it serves, is reloaded by
@@ -80,20 +75,7 @@ func TestRelayService(t *testing.T) {
 	bpffs, unmount, err := lab.BPFFS()
 	must(t, err)
 	defer unmount()
-	m := newMachine(t)
-	text, err := os.ReadFile(relayUnit)
-	must(t, err)
-	for name, content := range map[string]string{
-		"etc/postern/policy.yaml": relayPolicy, "etc/postern/relay.yaml": relayConfig,
-		"etc/systemd/system/" + relayUnit: string(text), "etc/check": relayScript,
-	} {
-		must(t, os.WriteFile(filepath.Join(m.root, name), []byte(content), 0o644))
-	}
-	if out, err := exec.Command("systemctl", "--root="+m.root, "enable", relayUnit).CombinedOutput(); err != nil {
-		t.Fatalf("enable: %v\n%s", err, out)
-	}
-	// The unit is wanted by a target beyond the one that is booted.
-	must(t, os.WriteFile(filepath.Join(m.root, "etc/systemd/system/check.target"), []byte("[Unit]\nRequires=sysinit.target\nWants=check.service "+relayUnit+"\n"), 0o644))
+	m := newMachine(t, relayScript, map[string]string{"etc/postern/policy.yaml": relayPolicy, "etc/postern/relay.yaml": relayConfig}, unit, relayUnit)
 	m.boot(nspawn, bpffs, int(pair.NS[0]), build(t))
 	if t.Failed() {
 		return

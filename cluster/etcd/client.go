@@ -46,6 +46,8 @@ type Client struct {
 	Config
 	tls *tls.Config
 
+	dialing []sync.Mutex // one for each server: with a password it takes an answer
+
 	mu      sync.Mutex
 	servers []*clientv3.Client // made when they are needed
 	first   int                // the one that answered last
@@ -59,7 +61,7 @@ func Dial(c Config) (*Client, error) {
 	if c.Timeout <= 0 {
 		c.Timeout = time.Second
 	}
-	out := &Client{Config: c, servers: make([]*clientv3.Client, len(c.Endpoints)), why: make([]diagnosis, len(c.Endpoints))}
+	out := &Client{Config: c, servers: make([]*clientv3.Client, len(c.Endpoints)), dialing: make([]sync.Mutex, len(c.Endpoints)), why: make([]diagnosis, len(c.Endpoints))}
 	for _, at := range c.Endpoints {
 		if strings.HasPrefix(at, "https://") {
 			var err error
@@ -92,7 +94,13 @@ func (c *Config) tls() (*tls.Config, error) {
 		if end := pair.Leaf.NotAfter; time.Now().After(end) {
 			return nil, fmt.Errorf("cert: the certificate in %s has expired on %s: renew it", c.Cert, end.Format(time.DateTime))
 		}
-		out.Certificates = []tls.Certificate{pair}
+		// One that is renewed on disk counts from the next connection on.
+		out.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if renewed, err := tls.LoadX509KeyPair(c.Cert, c.Key); err == nil {
+				return &renewed, nil
+			}
+			return &pair, nil
+		}
 	}
 	return out, nil
 }
@@ -114,13 +122,10 @@ func (c *Client) Close() error {
 
 // server is the client of one server.
 func (c *Client) server(i int) (*clientv3.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, context.Canceled
-	}
-	if c.servers[i] != nil {
-		return c.servers[i], nil
+	c.dialing[i].Lock()
+	defer c.dialing[i].Unlock()
+	if s, err := c.made(i, nil); s != nil || err != nil {
+		return s, err
 	}
 	go c.diagnose(i) // so that the first failure has its reason
 	s, err := clientv3.New(clientv3.Config{
@@ -133,13 +138,29 @@ func (c *Client) server(i int) (*clientv3.Client, error) {
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second, Backoff: backoff.Config{
 				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
 			grpc.WithUserAgent("postern"),
+			grpc.WithContextDialer(dialer(2 * c.Timeout)),
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	c.servers[i] = s
+	if _, err := c.made(i, s); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
+}
+
+// made is the client of one server, if there is one, or becomes it.
+func (c *Client) made(i int, s *clientv3.Client) (*clientv3.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, context.Canceled
+	}
+	if s != nil {
+		c.servers[i] = s
+	}
+	return c.servers[i], nil
 }
 
 // Do calls fn with a server's client, and with the next one's if the first does not answer in

@@ -26,6 +26,7 @@ import (
 const (
 	nodesKey = "nodes/"
 	vipsKey  = "vips/"
+	vipsEnd  = "vips0" // '0' comes after '/'
 )
 
 // Election is a cluster.Election in etcd.
@@ -46,6 +47,9 @@ type Election struct {
 }
 
 var _ cluster.Election = (*Election)(nil)
+
+// Current is the lease that the node has, as far as it knows; 0 for none.
+func (e *Election) Current() int64 { return int64(e.current()) }
 
 func (e *Election) current() clientv3.LeaseID {
 	e.mu.Lock()
@@ -125,22 +129,32 @@ func (e *Election) join(ctx context.Context) (l cluster.Lease, err error) {
 	if err != nil {
 		return l, err
 	}
+	if l, err = e.grant(ctx); err != nil {
+		return l, err
+	}
 	err = e.Do(ctx, func(ctx context.Context, c *clientv3.Client) error {
-		sent := e.Now()
-		grant, err := c.Grant(ctx, int64(e.Lease/time.Second))
-		if err != nil {
-			return err
-		}
 		r, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
-			Then(clientv3.OpPut(key, string(value), clientv3.WithLease(grant.ID))).Commit()
+			Then(clientv3.OpPut(key, string(value), clientv3.WithLease(clientv3.LeaseID(l.ID)))).Commit()
 		if err == nil && !r.Succeeded {
 			err = fmt.Errorf("%w: %w: %s is in use", errAnswer, cluster.ErrNameTaken, e.Node)
 		}
-		if err != nil {
-			return err // the lease ends by itself
+		return err // the lease ends by itself
+	})
+	return l, err
+}
+
+// grant takes a lease. The others, who wait for its end, count on its length.
+func (e *Election) grant(ctx context.Context) (l cluster.Lease, err error) {
+	err = e.Do(ctx, func(ctx context.Context, c *clientv3.Client) error {
+		sent, want := e.Now(), int64(e.Lease/time.Second)
+		r, err := c.Grant(ctx, want)
+		if err == nil && r.TTL != want {
+			return fmt.Errorf("%w: etcd grants leases of %d s, not of %v, since its --election-timeout is long: write `lease: %ds`", errAnswer, r.TTL, e.Lease, r.TTL)
 		}
-		l = cluster.Lease{ID: int64(grant.ID), Until: e.until(sent, grant.TTL)}
-		return nil
+		if err == nil {
+			l = cluster.Lease{ID: int64(r.ID), Until: e.until(sent, r.TTL)}
+		}
+		return err
 	})
 	return l, err
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-fw/postern/cluster"
 )
 
 func TestChange(t *testing.T) {
@@ -23,7 +25,10 @@ func TestChange(t *testing.T) {
 		{"another type", "vips/192.0.2.1", `{"node":["n1"]}`, 7, true, false},
 		{"released, and no JSON", "vips/192.0.2.1", `{"released":true`, 7, true, false},
 		{"deep", "vips/192.0.2.1", strings.Repeat("[", 1<<20), 7, true, false},
-		{"not UTF-8", "vips/192.0.2.1", "{\"node\":\"\xff\"}", 7, true, true},
+		{"not UTF-8", "vips/192.0.2.1", "{\"node\":\"\xff\"}", 7, true, false},
+		{"a name that moves the cursor", "vips/192.0.2.1", `{"node":"n\u001b[2J"}`, 7, true, false},
+		{"a node of such a name", "nodes/n\x1b[2J", `{}`, 7, false, false},
+		{"a node below another", "nodes/n1/../n1", `{}`, 7, false, false},
 		{"another spelling", "vips/192.000.2.1", `{"node":"n1"}`, 7, false, false},
 		{"IPv4 in IPv6, spelt otherwise", "vips/::ffff:C000:201", `{"node":"n1"}`, 7, false, false},
 		{"no address", "vips/", `{"node":"n1"}`, 7, false, false},
@@ -50,6 +55,32 @@ func TestChange(t *testing.T) {
 			t.Errorf("node %s: %+v", value, got.Record)
 		}
 	}
+}
+
+// FuzzChange: whatever stands below the prefix, it is read or refused, and nobody holds an address by what is
+// no holder's writing.
+func FuzzChange(f *testing.F) {
+	f.Add("vips/192.0.2.1", []byte(`{"node":"n1","since":"2026-11-25T03:00:00Z","released":true}`), int64(7), false)
+	f.Add("nodes/n1", []byte(`{"instance":"i","addresses":["192.0.2.1"],"unable":["192.0.2.1"],"drained":true}`), int64(7), false)
+	f.Add("vips/::ffff:192.0.2.1", []byte(`{"node":"n1"}`), int64(0), true)
+	f.Fuzz(func(t *testing.T, name string, value []byte, lease int64, deleted bool) {
+		c, ok := change(Key{Name: name, Value: value, Lease: lease, Deleted: deleted, Revision: 3})
+		if !ok {
+			return
+		}
+		if c.Reset || (c.Node == "") == (c.Address == netip.Addr{}) || c.Node != "" && !cluster.NodeName(c.Node) || c.Revision != 3 {
+			t.Errorf("%q: %+v", name, c)
+		}
+		if deleted != (c.Record == nil && c.Holder == nil) {
+			t.Errorf("%q: deleted %t, and %+v", name, deleted, c)
+		}
+		if n := c.Record; n != nil && (n.Lease != lease || lease == 0 && !n.Drained) {
+			t.Errorf("%q: %+v", name, n)
+		}
+		if h := c.Holder; h != nil && (h.Lease != lease || h.Malformed == "" && (lease == 0 || !cluster.NodeName(h.Node)) || h.Malformed != "" && (h.Released || h.Node != "")) {
+			t.Errorf("%q: %+v", name, h)
+		}
+	})
 }
 
 func TestDial(t *testing.T) {

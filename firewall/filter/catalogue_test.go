@@ -108,7 +108,7 @@ func TestPlacesAreTrue(t *testing.T) {
 			continue
 		}
 		for i := range f.At {
-			want, ok := f.in(p.bytes[f.At[i].Layer], &f.At[i])
+			want, ok := f.in(p.Bytes(f.At[i].Layer), &f.At[i])
 			if got, gotOK := f.Value(&p, i); got.Num != want.Num || gotOK != ok || !ok {
 				t.Errorf("%s: %v, %v by its getter, %v, %v at its place", f.Name, got, gotOK, want, ok)
 			}

@@ -42,7 +42,7 @@ var differences = []difference{
 		return p.HasIPv4 && len(p.IPv4.Header) == 1 || p.HasIPv6 && len(p.IPv6.Header) == 1
 	}},
 	{"ARP over ATM and AX.25", "arp", func(p *Packet, ours, theirs []string) bool {
-		return p.HasARP && (p.ARP.HWType == 3 || p.ARP.HWType == 19)
+		return p.HasARP && (p.ARP.HWType() == 3 || p.ARP.HWType() == 19)
 	}},
 	{"ARP that a capture cut", "arp", func(p *Packet, ours, theirs []string) bool {
 		return cut(p) && p.HasARP && subset(ours, theirs)
@@ -57,7 +57,7 @@ var differences = []difference{
 		return p.HasDHCP && int(p.DHCP.HLen()) > 16 && theirs == nil
 	}},
 	{"LLC group, response and poll bits", "llc vlan arp ip ipv6 udp dhcp ptp ieee1722", func(p *Packet, ours, theirs []string) bool {
-		llc := p.bytes[LayerLLC]
+		llc := p.Bytes(LayerLLC)
 		return len(llc) >= 3 && (llc[0]&1 != 0 || llc[1]&1 != 0 || llc[2] != 3 && llc[2]&1 != 0) && subset(theirs, ours)
 	}},
 	{"A second LLC header", "llc arp ip ipv6 udp dhcp", func(p *Packet, ours, theirs []string) bool {
@@ -76,7 +76,7 @@ var differences = []difference{
 		return p.HasIPv6 && p.IPv6.NextHdr != p.IPv6.Proto && theirs == nil
 	}},
 	{"PTP message length", "ptp", func(p *Packet, ours, theirs []string) bool {
-		b := p.bytes[LayerPTP]
+		b := p.Bytes(LayerPTP)
 		return b != nil && wireNumber(b[2:4]) < 34 && theirs == nil
 	}},
 	{"BOOTP options without the cookie", "dhcp.option dhcp.hw dhcp.client_id", func(p *Packet, ours, theirs []string) bool {

@@ -294,7 +294,7 @@ func TestLayersAgreeWithWireshark(t *testing.T) {
 				continue
 			}
 			seen[m[1]] = true
-			b := p.bytes[f.At[0].Layer]
+			b := p.Bytes(f.At[0].Layer)
 			pos := strconv.Itoa(int(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(frames[i].bytes)))))
 			if size := strconv.Itoa(len(b)); size != m[2] || pos != m[3] && f.Name != "frame" {
 				if p.Malformed == 0 && excuse(f, &p, []string{""}, []string{""}) == "" {

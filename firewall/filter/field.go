@@ -57,7 +57,7 @@ func (f *Field) Value(p *Packet, i int) (Value, bool) {
 	if i < 0 || i >= len(f.At) {
 		return Value{}, false
 	}
-	return f.in(p.bytes[f.At[i].Layer], &f.At[i])
+	return f.in(p.Bytes(f.At[i].Layer), &f.At[i])
 }
 
 // inTag reads the field in the i-th tag.

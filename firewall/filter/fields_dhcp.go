@@ -40,7 +40,7 @@ var dhcpFields = []Field{
 }
 
 func getDHCPSecs(p *Packet) (Value, bool) {
-	b := p.bytes[LayerDHCP]
+	b := p.Bytes(LayerDHCP)
 	if len(b) < 10 {
 		return Value{}, false
 	}
@@ -53,7 +53,7 @@ func getDHCPSecs(p *Packet) (Value, bool) {
 
 func getDHCPHWType(p *Packet, i int) (Value, bool) {
 	if i == 0 || !p.HasDHCP {
-		return Value{Num: uint64(byteAt(p.bytes[LayerDHCP], 1))}, p.HasDHCP
+		return Value{Num: uint64(byteAt(p.Bytes(LayerDHCP), 1))}, p.HasDHCP
 	}
 	return clientIDType.at(p, i-1)
 }
@@ -66,7 +66,7 @@ func getDHCPMAC(p *Packet, i int) (Value, bool) {
 	if !p.HasDHCP {
 		return Value{}, false
 	}
-	b := p.bytes[LayerDHCP]
+	b := p.Bytes(LayerDHCP)
 	if len(b) >= 34 && (b[1] == 1 || b[1] == 6) && b[2] == 6 {
 		if i == 0 {
 			return Value{Num: wireNumber(b[28:34])}, true

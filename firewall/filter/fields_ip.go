@@ -4,14 +4,14 @@ var ipFields = []Field{
 	layerField(LayerIPv4, "the IPv4 header with its options"),
 	computed("ip.version", TypeUint, 4, "ip or ipv6, offset 0, 1 byte, mask 0xf0", "version, of IPv6 as well", func(p *Packet) (Value, bool) {
 		for _, l := range [...]Layer{LayerIPv4, LayerIPv6} {
-			if b := p.bytes[l]; len(b) > 0 {
+			if b := p.Bytes(l); len(b) > 0 {
 				return Value{Num: uint64(b[0] >> 4)}, true
 			}
 		}
 		return Value{}, false
 	}),
 	computed("ip.hdr_len", TypeUint, 8, "ip, offset 0, 1 byte, mask 0x0f, times 4", "header length in bytes", func(p *Packet) (Value, bool) {
-		b := p.bytes[LayerIPv4]
+		b := p.Bytes(LayerIPv4)
 		if len(b) == 0 || b[0]>>4 != 4 {
 			return Value{}, false
 		}
@@ -51,7 +51,7 @@ var avbFields = []Field{
 	ptpField("ptp.v2.domainnumber", 8, 4, 0xff, "domain of PTP version 2"),
 	layerField(LayerIEEE1722, "the IEEE 1722 (AVTP) PDU"),
 	computed("ieee1722.subtype", TypeUint, 8, "ieee1722, offset 0, 1 byte; over UDP offset 4, behind the sequence number", "AVTP subtype", func(p *Packet) (Value, bool) {
-		b, off := p.bytes[LayerIEEE1722], 0
+		b, off := p.Bytes(LayerIEEE1722), 0
 		if p.HasUDP {
 			off = 4
 		}
@@ -67,7 +67,7 @@ func ptpField(name string, width, off int, mask uint64, doc string) Field {
 	at := f.At[0]
 	f.At, f.Bits = nil, width
 	f.get = func(p *Packet, i int) (Value, bool) {
-		b := p.bytes[LayerPTP]
+		b := p.Bytes(LayerPTP)
 		if i != 0 || b == nil || p.HasUDP && b[1]&0x0f != 2 {
 			return Value{}, false
 		}

@@ -45,7 +45,7 @@ var linkFields = []Field{
 
 // typeOrLen is the number behind the addresses.
 func typeOrLen(p *Packet) (uint64, bool) {
-	b := p.bytes[LayerEth]
+	b := p.Bytes(LayerEth)
 	if len(b) < frame.HeaderLen {
 		return 0, false
 	}

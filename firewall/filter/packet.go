@@ -2,7 +2,6 @@ package filter
 
 import (
 	"encoding/binary"
-	"math/bits"
 
 	"github.com/postern-fw/postern/proto/arp"
 	"github.com/postern-fw/postern/proto/dhcp"
@@ -32,12 +31,17 @@ type Packet struct {
 
 	// bad is a bit for each layer that is malformed.
 	bad uint16
-	// bytes are the layers' own: what Bytes gives. shown is a bit for each of those
-	// behind the link layer's that are not nil.
-	bytes [layerCount][]byte
+	// plainARP is true for a sound ARP packet whose addresses all mean what they say.
+	plainARP bool
+	// at is where the layers' own bytes are, what Bytes gives; shown is a bit for each that
+	// is there. Offsets and no slices: a frame sets most of them anew.
+	at    [layerCount]span
 	shown uint16
 	walk  optionWalk
 }
+
+// span is from off to end in the frame, in bytes; empty where a layer is not there.
+type span struct{ off, end uint32 }
 
 // Layer names the layers a field can be in.
 type Layer uint8
@@ -79,25 +83,36 @@ const (
 
 // Bytes are the layer's bytes, the outermost tag's for LayerVLAN; nil if the
 // frame has no such layer. They may be fewer than the layer should have.
-func (p *Packet) Bytes(l Layer) []byte { return p.bytes[l] }
+func (p *Packet) Bytes(l Layer) []byte {
+	if p.shown&(1<<l) == 0 {
+		return nil
+	}
+	s := p.at[l]
+	return p.Frame.Bytes[s.off:s.end:s.end]
+}
 
 // Decode overwrites p with a view of the frame b and of what is known beside
 // it. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte, m Meta) {
 	// The views are left alone: the Has fields guard them.
-	p.Meta, p.Malformed, p.bad, p.walk.of = m, 0, 0, nil
-	for ; p.shown != 0; p.shown &= p.shown - 1 {
-		p.bytes[bits.TrailingZeros16(p.shown)] = nil
+	p.Meta, p.Malformed, p.bad, p.shown, p.at = m, 0, 0, 0, [layerCount]span{}
+	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP = false, false, false, false, false, false
+	if p.walk.of != nil {
+		p.walk.of = nil
 	}
-	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP = false, false, false, false, false
 
 	p.Frame.Decode(b)
-	p.bytes[LayerFrame], p.bytes[LayerLLC], p.bytes[LayerEth], p.bytes[LayerVLAN] = b, p.Frame.LLC, nil, nil
+	if b != nil {
+		p.show(LayerFrame, b, len(b))
+	}
 	if len(b) >= frame.HeaderLen {
-		p.bytes[LayerEth] = b[:frame.HeaderLen:frame.HeaderLen]
+		p.show(LayerEth, b, frame.HeaderLen)
+	}
+	if p.Frame.LLC != nil {
+		p.show(LayerLLC, b[p.Frame.LLCAt:], len(p.Frame.LLC))
 	}
 	if len(p.Frame.Tags()) > 0 {
-		p.bytes[LayerVLAN] = p.Frame.TagBytes(0)
+		p.show(LayerVLAN, b[p.Frame.TagAt(0):], len(p.Frame.TagBytes(0)))
 	}
 	p.malformed(LayerEth, FrameCause(p.Frame.Malformed))
 
@@ -112,13 +127,14 @@ func (p *Packet) Decode(b []byte, m Meta) {
 	case etherPTP:
 		p.decodePTP(payload)
 	case etherIEEE1722:
-		p.inspected(LayerIEEE1722, payload)
+		p.inspected(LayerIEEE1722, payload, len(payload))
 	}
 }
 
-// show sets a layer's bytes.
-func (p *Packet) show(l Layer, b []byte) {
-	p.bytes[l] = b
+// show says that a layer is the first n bytes of b, a slice of the frame up to its capacity.
+func (p *Packet) show(l Layer, b []byte, n int) {
+	off := cap(p.Frame.Bytes) - cap(b)
+	p.at[l] = span{uint32(off), uint32(off + n)}
 	p.shown |= 1 << l
 }
 
@@ -135,35 +151,30 @@ func (p *Packet) malformed(l Layer, c Cause) {
 
 // inspected notes a layer of a protocol that is looked into message by message:
 // a super-frame would hide all but the first.
-func (p *Packet) inspected(l Layer, b []byte) {
-	if l != LayerARP || len(b) >= 2 {
-		p.show(l, b)
+func (p *Packet) inspected(l Layer, b []byte, n int) {
+	if l != LayerARP || n >= 2 {
+		p.show(l, b, n)
 	}
 	if p.Meta.GSOSize > 0 {
 		p.malformed(l, CauseGSO)
 	}
 }
 
-// some is b, nil if it is empty: a header of no bytes is not there.
-func some(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
 func (p *Packet) decodeARP(b []byte) {
 	p.HasARP = true
 	p.ARP.Decode(b)
 	p.malformed(LayerARP, ARPCause(p.ARP.Malformed))
-	p.inspected(LayerARP, p.ARP.Bytes)
+	p.inspected(LayerARP, b, len(p.ARP.Bytes))
+	p.plainARP = p.ARP.Malformed == arp.CauseNone && b[7] != opDRARPError
 }
 
 func (p *Packet) decodeIPv4(b []byte) {
 	ip := &p.IPv4
 	ip.Decode(b)
 	p.HasIPv4 = true
-	p.show(LayerIPv4, some(ip.Header))
+	if len(ip.Header) > 0 {
+		p.show(LayerIPv4, b, len(ip.Header))
+	}
 	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta.GSOSize > 0 {
 		ip.Malformed = frame.CauseNone // longer than the field can say (BIG TCP)
 	}
@@ -187,7 +198,9 @@ func (p *Packet) decodeIPv6(b []byte) {
 	ip := &p.IPv6
 	ip.Decode(b)
 	p.HasIPv6 = true
-	p.show(LayerIPv6, ip.Header)
+	if ip.Header != nil {
+		p.show(LayerIPv6, b, len(ip.Header))
+	}
 	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 && b[0]>>4 == 6 &&
 		(ip.NextHdr == protoTCP || ip.NextHdr == 0 && b[40] == protoTCP) {
 		ip.Malformed = frame.CauseNone // a jumbogram (RFC 2675), or without its option (BIG TCP)
@@ -205,7 +218,7 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 	u.Decode(b)
 	if len(u.Header) >= 4 {
 		p.HasUDP = true
-		p.show(LayerUDP, u.Header)
+		p.show(LayerUDP, b, len(u.Header))
 	}
 	if fragment && u.Malformed == frame.CauseUDPLen && u.Payload != nil {
 		u.Malformed = frame.CauseNone
@@ -227,7 +240,7 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 			p.malformed(LayerDHCP, CauseGSO)
 		}
 	case u.Port(portIEEE1722) && len(u.Payload) > 0:
-		p.inspected(LayerIEEE1722, u.Payload)
+		p.inspected(LayerIEEE1722, u.Payload, len(u.Payload))
 	}
 }
 
@@ -260,11 +273,11 @@ func (p *Packet) setDHCP() {
 		return
 	}
 	if p.Meta.WireLen > len(p.Frame.Bytes) && p.DHCP.Malformed == dhcp.CausePastEnd {
-		p.show(LayerDHCP, b[:0:0])
+		p.show(LayerDHCP, b, 0)
 		return
 	}
 	p.HasDHCP = true
-	p.show(LayerDHCP, b)
+	p.show(LayerDHCP, b, len(b))
 }
 
 // decodePTP shows PTP of version 1 or 2 over UDP, and of any over Ethernet, where
@@ -276,12 +289,12 @@ func (p *Packet) decodePTP(b []byte) {
 	switch n := int(binary.BigEndian.Uint16(b[2:])); {
 	case p.HasUDP && binary.BigEndian.Uint16(b) == 1:
 		if len(b) >= minPTPv1 {
-			p.inspected(LayerPTP, b)
+			p.inspected(LayerPTP, b, len(b))
 		}
 	case p.HasUDP && b[1]&0x0f != 2:
 	case n >= 8 && n < len(b):
-		p.inspected(LayerPTP, b[:n:n])
+		p.inspected(LayerPTP, b, n)
 	default:
-		p.inspected(LayerPTP, b)
+		p.inspected(LayerPTP, b, len(b))
 	}
 }

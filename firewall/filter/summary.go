@@ -105,6 +105,7 @@ func appendFragment(dst []byte, fragment bool, offset uint16) []byte {
 
 func (p *Packet) appendARP(dst []byte) []byte {
 	a := &p.ARP
+	srcHW, dstHW := a.SrcHW(), a.DstHW()
 	name := "ARP"
 	if p.Frame.EtherType == etherRARP {
 		name = "RARP"
@@ -114,26 +115,26 @@ func (p *Packet) appendARP(dst []byte) []byte {
 	case a.Malformed != arp.CauseNone:
 		return dst
 	case name == "RARP":
-		dst = appendNumber(dst, " opcode ", uint64(a.Opcode))
+		dst = appendNumber(dst, " opcode ", uint64(a.Opcode()))
 		dst = append(dst, " who-is "...)
-		dst = appendMAC(dst, a.DstHW[:])
+		dst = appendMAC(dst, dstHW[:])
 		dst = append(dst, " tell "...)
-		return appendMAC(dst, a.SrcHW[:])
-	case a.Opcode == arp.OpReply:
+		return appendMAC(dst, srcHW[:])
+	case a.Opcode() == arp.OpReply:
 		dst = append(dst, " reply "...)
-		dst = appendIPv4Addr(dst, a.SrcIPv4)
+		dst = appendIPv4Addr(dst, a.SrcIPv4())
 		dst = append(dst, " is-at "...)
-		return appendMAC(dst, a.SrcHW[:])
-	case a.Opcode != arp.OpRequest:
-		dst = appendNumber(dst, " opcode ", uint64(a.Opcode))
+		return appendMAC(dst, srcHW[:])
+	case a.Opcode() != arp.OpRequest:
+		dst = appendNumber(dst, " opcode ", uint64(a.Opcode()))
 	}
 	dst = append(dst, " who-has "...)
-	dst = appendIPv4Addr(dst, a.DstIPv4)
+	dst = appendIPv4Addr(dst, a.DstIPv4())
 	dst = append(dst, " tell "...)
-	dst = appendIPv4Addr(dst, a.SrcIPv4)
-	if string(a.SrcHW[:]) != string(p.Frame.Bytes[6:12]) {
+	dst = appendIPv4Addr(dst, a.SrcIPv4())
+	if string(srcHW[:]) != string(p.Frame.Bytes[6:12]) {
 		dst = append(dst, " at "...)
-		dst = appendMAC(dst, a.SrcHW[:])
+		dst = appendMAC(dst, srcHW[:])
 	}
 	return dst
 }

@@ -31,7 +31,7 @@ var differences = []difference{
 	{"IP version against the EtherType", "ip ipv6", func(_ filter.Ref, p *filter.Packet) bool {
 		return p.HasIPv4 && len(p.IPv4.Header) == 1 || p.HasIPv6 && len(p.IPv6.Header) == 1
 	}},
-	{"ARP over ATM and AX.25", "arp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasARP && p.ARP.HWType == 19 }},
+	{"ARP over ATM and AX.25", "arp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasARP && p.ARP.HWType() == 19 }},
 	{"BOOTP options without the cookie", "dhcp.option dhcp.hw dhcp.client_id", func(_ filter.Ref, p *filter.Packet) bool { return p.HasDHCP && !p.DHCP.HasCookie }},
 	{"DHCP that a capture cut", "dhcp", func(_ filter.Ref, p *filter.Packet) bool {
 		return p.HasUDP && p.Meta.WireLen > len(p.Frame.Bytes)

@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (

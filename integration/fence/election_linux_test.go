@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -30,7 +28,6 @@ import (
 // server is an etcd of this process's own, on the loopback, which needs no root.
 func server(t *testing.T, scheme string, flags ...string) (endpoint string, p *Process) {
 	t.Helper()
-	built = true
 	dir, err := programs()
 	must(t, err)
 	free := func() string {
@@ -49,10 +46,19 @@ func server(t *testing.T, scheme string, flags ...string) (endpoint string, p *P
 	return client, p
 }
 
+// restart kills a server and starts it with the data it had.
+func restart(t *testing.T, p *Process) {
+	t.Helper()
+	p.Kill()
+	again, err := start(nil, p.log, p.cmd.Path, p.cmd.Args[1:]...)
+	must(t, err)
+	t.Cleanup(again.Kill)
+}
+
 // answers waits until a client has an answer, or is refused.
 func answers(t *testing.T, c *etcd.Client) (err error) {
 	t.Helper()
-	eventually(t, 15*time.Second, "etcd answers", func() bool {
+	eventually(t, 30*time.Second, "etcd answers", func() bool {
 		err = c.Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
 			_, err := s.Get(ctx, "/postern/x")
 			return err
@@ -100,7 +106,7 @@ func TestDeadline(t *testing.T) {
 func TestElection(t *testing.T) {
 	at, _ := server(t, "http")
 	// The first one never answers.
-	c := dial(t, etcd.Config{Endpoints: []string{"http://127.0.0.1:1", at}, Timeout: time.Second})
+	c := dial(t, etcd.Config{Endpoints: []string{"http://127.0.0.1:1", at}, Timeout: 3 * time.Second})
 	must(t, answers(t, c))
 	one, two := election(c, "n1", "i1", cluster.BootTime), election(c, "n2", "i2", cluster.BootTime)
 	l1, err := one.Renew(t.Context())
@@ -157,13 +163,24 @@ func TestElection(t *testing.T) {
 	must(t, one.Claim(t.Context(), l1, many))
 }
 
+// TestLongElections: where etcd lets no lease be as short as was asked for, that is told.
+func TestLongElections(t *testing.T) {
+	at, _ := server(t, "http", "--heartbeat-interval", "500", "--election-timeout", "5000")
+	c := dial(t, etcd.Config{Endpoints: []string{at}, Timeout: 5 * time.Second})
+	must(t, answers(t, c))
+	if l, err := election(c, "n1", "i", cluster.BootTime).Renew(t.Context()); err == nil || !strings.Contains(err.Error(), "write `lease: 8s`") {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
 // TestTLSAndUsers: certificates of both sides, and a user who may do what docs/agent.md grants.
 func TestTLSAndUsers(t *testing.T) {
 	dir := t.TempDir()
 	authority(t, dir)
 	pem := func(name string) string { return join(dir, name+".pem") }
-	at, _ := server(t, "https", "--cert-file", pem("server"), "--key-file", pem("server-key"), "--trusted-ca-file", pem("ca"), "--client-cert-auth")
-	good := etcd.Config{Endpoints: []string{at}, CA: pem("ca"), Cert: pem("client"), Key: pem("client-key"), Timeout: time.Second}
+	at, p := server(t, "https", "--cert-file", pem("server"), "--key-file", pem("server-key"), "--trusted-ca-file", pem("ca"), "--client-cert-auth")
+	expired, _ := server(t, "https", "--cert-file", pem("expired"), "--key-file", pem("expired-key"))
+	good := etcd.Config{Endpoints: []string{at}, CA: pem("ca"), Cert: pem("client"), Key: pem("client-key"), Timeout: 5 * time.Second}
 	root := dial(t, good)
 	must(t, answers(t, root))
 	for name, c := range map[string]struct {
@@ -172,6 +189,7 @@ func TestTLSAndUsers(t *testing.T) {
 	}{
 		"without a certificate": {etcd.Config{Endpoints: good.Endpoints, CA: good.CA, Timeout: time.Second}, "certificate required"},
 		"of another authority":  {etcd.Config{Endpoints: good.Endpoints, Timeout: time.Second}, "certificate signed by unknown authority"},
+		"an expired server":     {etcd.Config{Endpoints: []string{expired}, CA: good.CA, Timeout: time.Second}, "certificate has expired"},
 	} {
 		err := dial(t, c.Config).Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
 			_, err := s.Get(ctx, "/postern/x")
@@ -182,6 +200,22 @@ func TestTLSAndUsers(t *testing.T) {
 		}
 		t.Logf("%s: %v", name, err)
 	}
+	// A certificate that is exchanged on disk is used from the next connection on.
+	install := func(name string) {
+		for from, to := range map[string]string{name: "own", name + "-key": "own-key"} {
+			b, err := os.ReadFile(pem(from))
+			must(t, err)
+			must(t, os.WriteFile(pem(to), b, 0o600))
+		}
+	}
+	install("stranger")
+	own := dial(t, etcd.Config{Endpoints: good.Endpoints, CA: good.CA, Cert: pem("own"), Key: pem("own-key"), Timeout: time.Second})
+	get := func(ctx context.Context, s *clientv3.Client) error { _, err := s.Get(ctx, "/postern/x"); return err }
+	if err := own.Do(t.Context(), get); err == nil {
+		t.Error("a stranger's certificate is taken")
+	}
+	install("client")
+	must(t, answers(t, own))
 	must(t, root.Do(t.Context(), func(ctx context.Context, s *clientv3.Client) error {
 		_, e1 := s.UserAdd(ctx, "root", "r")
 		_, e2 := s.UserGrantRole(ctx, "root", "root")
@@ -201,6 +235,12 @@ func TestTLSAndUsers(t *testing.T) {
 	if _, err = e.Renew(t.Context()); err != nil {
 		t.Error(err)
 	}
+	// Tokens do not outlive the server that gave them.
+	restart(t, p)
+	eventually(t, 30*time.Second, "the lease is renewed at the server that was started anew", func() bool { again, err := e.Renew(t.Context()); return err == nil && again.ID == l.ID })
+	if err := e.Publish(t.Context(), l, cluster.Node{Drained: true}); err != nil {
+		t.Error(err)
+	}
 	good.Password = "b"
 	if _, err := election(dial(t, good), "n2", "i", cluster.BootTime).Renew(t.Context()); !errors.Is(err, etcd.ErrRefused) {
 		t.Errorf("a wrong password: %v", err)
@@ -209,7 +249,8 @@ func TestTLSAndUsers(t *testing.T) {
 	}
 }
 
-// authority makes a certificate authority, a server's certificate and a client's.
+// authority makes a certificate authority, a server's certificate and a client's, a server's that has expired,
+// and one of somebody else.
 func authority(t *testing.T, dir string) {
 	t.Helper()
 	write := func(name, kind string, b []byte) {
@@ -217,13 +258,19 @@ func authority(t *testing.T, dir string) {
 	}
 	var ca *x509.Certificate
 	var caKey *ecdsa.PrivateKey
-	for i, name := range []string{"ca", "server", "client"} {
+	for i, name := range []string{"ca", "server", "client", "expired", "stranger"} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(t, err)
 		c := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: "postern-" + name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, KeyUsage: x509.KeyUsageDigitalSignature}
 		if ca == nil {
 			c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
+			ca, caKey = c, key
+		}
+		if name == "expired" {
+			c.NotAfter = time.Now().Add(-time.Minute)
+		}
+		if name == "stranger" {
 			ca, caKey = c, key
 		}
 		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)

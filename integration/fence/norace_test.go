@@ -1,4 +1,4 @@
-//go:build fence && !race
+//go:build !race
 
 package fence
 

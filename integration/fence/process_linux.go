@@ -83,10 +83,10 @@ func (p *Process) Said() string {
 }
 
 // BuildEtcd builds the etcd server of the module in dir.
-func BuildEtcd(dir, out string) error { return build(dir, out, ".") }
+func BuildEtcd(dir, out string) error { return build(dir, out) }
 
-func build(dir, out, pkg string) error {
-	cmd := exec.Command("go", "build", "-o", out, pkg)
+func build(dir, out string, flags ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-o", out}, flags...)...)
 	cmd.Dir = dir
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build in %s: %w\n%s", dir, err, bytes.TrimSpace(said))

@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -41,6 +39,7 @@ func (n *Node) silent(t testing.TB, since int64) {
 
 // TestRefused: what is wrong is told, and nothing is sent.
 func TestRefused(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 2, 1, quick("10.8.1.1")
 	s := newSite(t, o)
@@ -122,6 +121,7 @@ func TestRefused(t *testing.T) {
 
 // TestMalformed: whatever stands below the prefix, it is told, and the address is not announced.
 func TestMalformed(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 1, 1, quick("10.8.1.1-10.8.1.4")
 	s := newSite(t, o)
@@ -176,6 +176,7 @@ func TestMalformed(t *testing.T) {
 // TestInUse: an address that another machine on the segment uses is not announced; and one that
 // another begins to use is defended.
 func TestInUse(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 2, 1, quick("10.8.1.1", "10.8.1.2")
 	s := newSite(t, o)
@@ -265,6 +266,7 @@ func certificate(t testing.TB, dir string) string {
 // TestFenceTaken: where somebody takes the fence away, or puts another policy in its place, the node gives
 // all to others.
 func TestFenceTaken(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 2, 1, "announce: {refresh: 500ms, probe-interval: 50ms}\naddresses: [{address: 10.8.1.1, prefer: [n1]}]\n"
 	s := newSite(t, o)

@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -17,6 +15,7 @@ import (
 // TestRestart: an agent that is killed and started anew within its lease goes on with it: nobody else
 // takes the address. One that is told to end gives it away at once.
 func TestRestart(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes = 2
 	o.Config = "announce: {count: 3, interval: 300ms, refresh: 500ms}\naddresses: [{address: 10.8.1.1, prefer: [n1]}]\n"
@@ -60,6 +59,7 @@ func TestRestart(t *testing.T) {
 
 // TestAlone: without etcd a node holds all; what the agent opened stays when it is killed.
 func TestAlone(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members, o.Config = 1, 0, quick("10.8.1.1")
 	s := newSite(t, o)
@@ -76,4 +76,34 @@ func TestAlone(t *testing.T) {
 	if has, err := n.Has(vip); err != nil || has {
 		t.Errorf("the address is still there: %t, %v", has, err)
 	}
+}
+
+// TestReturns: a node that was cut off from etcd has its share again within a lease time.
+func TestReturns(t *testing.T) {
+	parallel(t)
+	rounds := 2
+	if thorough > 0 {
+		rounds = 8
+	}
+	o := options(t)
+	vips := addresses(3)
+	o.Config = quick("10.8.1.1-10.8.1.3")
+	s := newSite(t, o)
+	for _, n := range s.Nodes {
+		must(t, n.Start())
+	}
+	n := s.Nodes[2]
+	var took []time.Duration
+	for i := range rounds {
+		s.balanced(t, vips)
+		must(t, s.Hub.Link(n.Control, false))
+		time.Sleep(lease + time.Second + time.Duration(i)*700*time.Millisecond)
+		must(t, s.Hub.Link(n.Control, true))
+		at := cluster.BootTime()
+		eventually(t, 20*time.Second, "it has its share again", func() bool { return s.spoken(n, at) > 0 })
+		if took = append(took, since(at)); took[i] > lease+slack() {
+			t.Errorf("it took %v", took[i])
+		}
+	}
+	t.Logf("a node that was cut off has its share again after %s", distribution(took))
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,8 +53,9 @@ type Node struct {
 	Agent   *Process
 	site    *Site
 	run     string
-	Config  string // its file
-	Control string // name of its link to etcd, at the bridge
+	by      []string // what its agent is started by, if anything
+	Config  string   // its file
+	Control string   // name of its link to etcd, at the bridge
 }
 
 const hubAddress = "10.9.0.254"
@@ -212,9 +214,12 @@ func (s *Site) Ask(fn func(context.Context, *clientv3.Client) error) error {
 	return fn(ctx, c)
 }
 
-// Dial makes a client whose connections begin in the hub.
-func (s *Site) Dial() (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{Endpoints: s.Endpoints(), Logger: zap.NewNop(), DialOptions: []grpc.DialOption{
+// Dial makes a client whose connections begin in the hub, of some servers or of all.
+func (s *Site) Dial(endpoints ...string) (*clientv3.Client, error) {
+	if len(endpoints) == 0 {
+		endpoints = s.Endpoints()
+	}
+	return clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, at string) (conn net.Conn, err error) {
 			err = s.Hub.Do(func() error {
 				conn, err = new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(at, "http://"))
@@ -264,16 +269,16 @@ func (s *Site) Leader() (leader int, err error) {
 // Start starts the node's agent.
 func (n *Node) Start() (err error) {
 	_ = os.Remove(n.log())
-	n.Agent, err = n.command(n.log(), "agent", "--config", n.Config)
+	n.Agent, err = n.command(n.log(), n.by, "agent", "--config", n.Config)
 	return err
 }
 
 func (n *Node) log() string { return join(n.site.Dir, n.Name+".log") }
 
 // command starts postern at the node: with the site's bpffs and a /run of the node's own.
-func (n *Node) command(log string, args ...string) (*Process, error) {
+func (n *Node) command(log string, by []string, args ...string) (*Process, error) {
 	const script = `mount --bind "$1" /sys/fs/bpf && mount --bind "$2" /run && shift 2 && exec "$@"`
-	return start(n.NS, log, "unshare", append([]string{"--mount", "sh", "-c", script, "sh", n.site.bpffs, n.run, n.site.Postern}, args...)...)
+	return start(n.NS, log, "unshare", slices.Concat([]string{"--mount", "sh", "-c", script, "sh", n.site.bpffs, n.run}, by, []string{n.site.Postern}, args)...)
 }
 
 // Postern runs a command at the node to its end.
@@ -283,7 +288,7 @@ func (n *Node) Postern(args ...string) (code int, said string, err error) {
 		return 0, "", err
 	}
 	defer f.Close()
-	p, err := n.command(f.Name(), args...)
+	p, err := n.command(f.Name(), nil, args...)
 	if err != nil {
 		return 0, "", err
 	}

@@ -1,5 +1,3 @@
-//go:build fence
-
 package fence
 
 import (
@@ -14,11 +12,13 @@ import (
 // answers for an address that another has, and the judge sees it. With the fence it
 // does not, and what the woken agent does is seen by the judge as well.
 func TestUnfenced(t *testing.T) {
+	parallel(t)
 	for _, c := range []struct {
 		name   string
 		fenced bool
 	}{{"with the fence", true}, {"without", false}} {
 		t.Run(c.name, func(t *testing.T) {
+			parallel(t)
 			o := options(t)
 			vips := addresses(3)
 			o.Config = quick("10.8.1.1-10.8.1.3")
@@ -69,6 +69,7 @@ func TestUnfenced(t *testing.T) {
 // until `postern agent fence`, and not from then on, though no agent ever ran; nor does an agent
 // that finds no etcd open the door.
 func TestBoot(t *testing.T) {
+	parallel(t)
 	o := options(t)
 	o.Nodes, o.Members = 1, 0
 	o.Config = "etcd: {endpoints: [\"http://10.9.0.254:2379\"]}\n" + quick("10.8.1.1")

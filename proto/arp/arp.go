@@ -34,98 +34,128 @@ const (
 	packetLen = 28 // over Ethernet and IPv4
 )
 
-// Packet is a decoded packet; IPv4 addresses are in host byte order. If Malformed
-// is CauseNone everything is valid. Else a field of the header is valid if Bytes
+// Packet is a view of a packet; IPv4 addresses are in host byte order. If Malformed
+// is CauseNone everything is there. Else a field of the header is there if Bytes
 // reaches that far, and the addresses if HasHW and HasIPv4 say so: they are read
-// where ar$hln and ar$pln put them, as Wireshark does.
+// where ar$hln and ar$pln put them, as Wireshark does. What is not there reads as zero.
 type Packet struct {
-	// Bytes are the packet without padding, as far as it goes.
-	Bytes                     []byte
-	HWType, ProtoType, Opcode uint16
-	HWSize, ProtoSize         uint8
-	HasHW, HasIPv4            bool
-	// Gratuitous: sender and target address are the same, in a request or reply.
-	// Announcement: such a request, with the target's hardware address all zero.
-	// Probe: a request with that and the sender address all zero (RFC 5227).
-	Gratuitous, Announcement, Probe bool
-	SrcHW, DstHW                    [6]byte
-	SrcIPv4, DstIPv4                uint32
-	Malformed                       Cause
+	// Bytes are the packet without padding, as far as it goes. The caller of Decode owns them.
+	Bytes          []byte
+	HasHW, HasIPv4 bool
+	Malformed      Cause
 }
 
 // Decode overwrites p with what b says. Bytes beyond the packet are padding and
 // are not read. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte) {
-	*p = Packet{Bytes: b}
+	// ar$hrd, ar$pro, ar$hln and ar$pln are one number, and nearly always this one.
+	if len(b) >= packetLen && binary.BigEndian.Uint64(b)>>16 == 0x0001_0800_0604 {
+		p.Bytes, p.HasHW, p.HasIPv4, p.Malformed = b[:packetLen:packetLen], true, true, CauseNone
+		return
+	}
+	p.decodeOdd(b)
+}
+
+// decodeOdd is for whatever is malformed.
+func (p *Packet) decodeOdd(b []byte) {
+	*p = Packet{Bytes: b, Malformed: CauseShort}
 	if len(b) < headerLen {
-		p.decodeShort(b)
 		return
 	}
-	p.HWType, p.ProtoType = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	p.HWSize, p.ProtoSize = b[4], b[5]
-	p.Opcode = binary.BigEndian.Uint16(b[6:])
-	if size := headerLen + 2*int(p.HWSize) + 2*int(p.ProtoSize); size < len(b) {
-		p.Bytes = b[:size:size]
-	}
+	hln, pln := int(p.HWSize()), int(p.ProtoSize())
+	size := headerLen + 2*hln + 2*pln
 	switch {
-	case p.HWType != 1:
+	case p.HWType() != 1:
 		p.Malformed = CauseHWType
-	case p.ProtoType != 0x0800:
+	case p.ProtoType() != 0x0800:
 		p.Malformed = CauseProtoType
-	case p.HWSize != 6:
+	case hln != 6:
 		p.Malformed = CauseHWSize
-	case p.ProtoSize != 4:
+	case pln != 4:
 		p.Malformed = CauseProtoSize
-	case len(b) < packetLen:
-		p.Malformed = CauseShort
-		return
-	default:
-		p.HasHW, p.HasIPv4 = true, true
-		copy(p.SrcHW[:], b[8:])
-		p.SrcIPv4 = binary.BigEndian.Uint32(b[14:])
-		copy(p.DstHW[:], b[18:])
-		p.DstIPv4 = binary.BigEndian.Uint32(b[24:])
-		p.flag(p.SrcIPv4 == p.DstIPv4, p.DstHW == [6]byte{}, p.SrcIPv4 == 0)
+	}
+	if len(b) < size {
 		return
 	}
-	p.decodeOdd()
-}
-
-func (p *Packet) decodeShort(b []byte) {
-	p.Malformed = CauseShort
-	var whole [headerLen]byte
-	copy(whole[:], b)
-	p.HWType, p.ProtoType = binary.BigEndian.Uint16(whole[:]), binary.BigEndian.Uint16(whole[2:])
-	p.HWSize, p.ProtoSize = whole[4], whole[5]
-}
-
-// decodeOdd reads the addresses of a packet of other types or sizes.
-func (p *Packet) decodeOdd() {
-	b, hln, pln := p.Bytes, int(p.HWSize), int(p.ProtoSize)
-	spa, tha := headerLen+hln, headerLen+hln+pln
-	tpa := tha + hln
-	if len(b) < tpa+pln {
-		return
-	}
+	p.Bytes = b[:size:size]
 	// Wireshark takes hw.type 6, IEEE 802, for Ethernet as well.
-	p.HasHW = (p.HWType == 1 || p.HWType == 6) && hln == 6
-	p.HasIPv4 = p.ProtoType == 0x0800 && pln == 4
-	if p.HasHW {
-		copy(p.SrcHW[:], b[headerLen:])
-		copy(p.DstHW[:], b[tha:])
-	}
-	if p.HasIPv4 {
-		p.SrcIPv4, p.DstIPv4 = binary.BigEndian.Uint32(b[spa:]), binary.BigEndian.Uint32(b[tpa:])
-	}
-	p.flag(pln > 0 && string(b[spa:tha]) == string(b[tpa:tpa+pln]), zero(b, tha, 6), zero(b, spa, 4))
+	p.HasHW = (p.HWType() == 1 || p.HWType() == 6) && hln == 6
+	p.HasIPv4 = p.ProtoType() == 0x0800 && pln == 4
 }
 
-// zero reports whether the n bytes of b at off are there, and all zero.
-func zero(b []byte, off, n int) bool {
-	if len(b) < off+n {
+// HWType, ProtoType, HWSize, ProtoSize and Opcode are ar$hrd, ar$pro, ar$hln, ar$pln and ar$op.
+func (p *Packet) HWType() uint16    { return p.uint16At(0) }
+func (p *Packet) ProtoType() uint16 { return p.uint16At(2) }
+func (p *Packet) HWSize() uint8     { return p.byteAt(4) }
+func (p *Packet) ProtoSize() uint8  { return p.byteAt(5) }
+func (p *Packet) Opcode() uint16    { return p.uint16At(6) }
+
+// SrcHW and DstHW are ar$sha and ar$tha, valid if HasHW; else zero.
+func (p *Packet) SrcHW() (hw [6]byte) {
+	if p.HasHW {
+		copy(hw[:], p.Bytes[headerLen:])
+	}
+	return hw
+}
+
+// DstHW: see SrcHW.
+func (p *Packet) DstHW() (hw [6]byte) {
+	if p.HasHW {
+		copy(hw[:], p.Bytes[p.tha():])
+	}
+	return hw
+}
+
+// SrcIPv4 and DstIPv4 are ar$spa and ar$tpa, valid if HasIPv4; else zero.
+func (p *Packet) SrcIPv4() uint32 {
+	if !p.HasIPv4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(p.Bytes[p.spa():])
+}
+
+// DstIPv4: see SrcIPv4.
+func (p *Packet) DstIPv4() uint32 {
+	if !p.HasIPv4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(p.Bytes[p.tha()+int(p.HWSize()):])
+}
+
+// Gratuitous: sender and target protocol address are the same, in a request or a reply.
+func (p *Packet) Gratuitous() bool {
+	spa, tha, pln := p.spa(), p.tha(), int(p.ProtoSize())
+	tpa := tha + int(p.HWSize())
+	return (p.Opcode() == OpRequest || p.Opcode() == OpReply) && p.whole() && pln > 0 &&
+		string(p.Bytes[spa:tha]) == string(p.Bytes[tpa:tpa+pln])
+}
+
+// Announcement: a gratuitous request with a target hardware address of zero (RFC 5227).
+func (p *Packet) Announcement() bool {
+	return p.Opcode() == OpRequest && p.Gratuitous() && p.zero(p.tha(), 6)
+}
+
+// Probe: a request that is not gratuitous, with a target hardware address and a sender
+// protocol address of zero (RFC 5227).
+func (p *Packet) Probe() bool {
+	return p.Opcode() == OpRequest && p.whole() && !p.Gratuitous() && p.zero(p.tha(), 6) && p.zero(p.spa(), 4)
+}
+
+// spa and tha are where these addresses begin.
+func (p *Packet) spa() int { return headerLen + int(p.HWSize()) }
+func (p *Packet) tha() int { return p.spa() + int(p.ProtoSize()) }
+
+// whole reports whether all that the sizes declare is there.
+func (p *Packet) whole() bool {
+	return len(p.Bytes) >= headerLen && len(p.Bytes) >= headerLen+2*int(p.HWSize())+2*int(p.ProtoSize())
+}
+
+// zero reports whether the n bytes at off are there, and all zero.
+func (p *Packet) zero(off, n int) bool {
+	if len(p.Bytes) < off+n {
 		return false
 	}
-	for _, c := range b[off : off+n] {
+	for _, c := range p.Bytes[off : off+n] {
 		if c != 0 {
 			return false
 		}
@@ -133,8 +163,16 @@ func zero(b []byte, off, n int) bool {
 	return true
 }
 
-func (p *Packet) flag(sameIP, noTarget, noSender bool) {
-	p.Gratuitous = sameIP && (p.Opcode == OpRequest || p.Opcode == OpReply)
-	p.Announcement = p.Gratuitous && noTarget && p.Opcode == OpRequest
-	p.Probe = !p.Gratuitous && noTarget && noSender && p.Opcode == OpRequest
+func (p *Packet) byteAt(i int) uint8 {
+	if len(p.Bytes) <= i {
+		return 0
+	}
+	return p.Bytes[i]
+}
+
+func (p *Packet) uint16At(i int) uint16 {
+	if len(p.Bytes) < i+2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(p.Bytes[i:])
 }

@@ -34,7 +34,7 @@ func TestDecode(t *testing.T) {
 			if p.Malformed != tt.cause {
 				t.Fatalf("cause %v, want %v", p.Malformed, tt.cause)
 			}
-			if tt.cause == CauseNone && (p.Opcode != 2 || p.SrcIPv4 != 0xc000020a || p.DstIPv4 != 0xc000020b || p.SrcHW[5] != 1 || p.DstHW[5] != 2) {
+			if tt.cause == CauseNone && (p.Opcode() != 2 || p.SrcIPv4() != 0xc000020a || p.DstIPv4() != 0xc000020b || p.SrcHW()[5] != 1 || p.DstHW()[5] != 2) {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -58,7 +58,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		ip := m.SenderIP.As4()
 		got := uint32(ip[0])<<24 | uint32(ip[1])<<16 | uint32(ip[2])<<8 | uint32(ip[3])
-		if uint16(m.Operation) != p.Opcode || got != p.SrcIPv4 || string(m.SenderHardwareAddr) != string(p.SrcHW[:]) {
+		src := p.SrcHW()
+		if uint16(m.Operation) != p.Opcode() || got != p.SrcIPv4() || string(m.SenderHardwareAddr) != string(src[:]) {
 			t.Errorf("%+v differs from %+v", p, m)
 		}
 	})

@@ -90,45 +90,72 @@ func (m *Message) Decode(b []byte) {
 // scan walks the options field, and then file and sname if it says so: what
 // stands in them cannot decide whether they are read.
 func (m *Message) scan() {
-	it := m.Options()
-	for it.Next() {
-		m.note(&it)
+	ended := m.scanField(m.b[fixedLen+cookieLen:], true)
+	over := m.Overload
+	if over&1 != 0 {
+		ended = m.scanField(m.b[108:fixedLen], false) && ended
 	}
-	if m.Overload != 0 {
-		over := m.Options()
-		over.Malformed = it.Malformed
-		for over.nextField(); over.Next(); {
-			m.note(&over)
-		}
-		it.Malformed = over.Malformed
+	if over&2 != 0 {
+		ended = m.scanField(m.b[44:108], false) && ended
 	}
-	if it.Malformed != CauseNone {
-		m.cause(it.Malformed)
+	if !ended {
+		m.cause(CausePastEnd)
 	} else if !m.Has(OptMessageType) {
 		m.cause(CauseNoMessageType)
 	}
 }
 
-// note takes down the current option of the walk.
-func (m *Message) note(it *Options) {
-	switch it.Code {
+// scanField goes once over a field, as Options does, and reports whether it has an End. Nearly all
+// options of nearly all messages need no more than to be seen.
+func (m *Message) scanField(b []byte, first bool) bool {
+	for len(b) > 0 {
+		code := b[0]
+		if code == OptPad {
+			b = b[1:]
+			continue
+		}
+		if code == OptEnd {
+			return true
+		}
+		if len(b) < 2 || len(b) < 2+int(b[1]) {
+			return false
+		}
+		n := 2 + int(b[1])
+		bit := uint64(1) << (code & 63)
+		switch word := code >> 6; {
+		case word == 0 && bit&noted != 0 || code == OptRelayAgentInfo:
+			m.note(code, b[2:n], first)
+			fallthrough
+		default:
+			m.seen[word] |= bit
+		}
+		b = b[n:]
+	}
+	return false
+}
+
+// noted are the options below 64 that note looks at.
+const noted = 1<<OptOverload | 1<<OptMessageType | 1<<OptRequestedIP | 1<<OptServerID | 1<<OptClientID
+
+// note takes down an option; first is true in the options field.
+func (m *Message) note(code uint8, data []byte, first bool) {
+	switch code {
 	case OptOverload:
-		m.noteOverload(it)
+		m.noteOverload(data, first)
 	case OptMessageType:
-		if len(it.Data) != 1 {
+		if len(data) != 1 {
 			m.cause(CauseTypeLength)
-		} else if m.Types > 0 && m.Type != it.Data[0] {
+		} else if m.Types > 0 && m.Type != data[0] {
 			m.cause(CauseTwoTypes)
 		} else {
-			m.Type = it.Data[0]
+			m.Type = data[0]
 			m.Types++
 		}
 	default:
-		if Once(it.Code) && m.Has(it.Code) {
+		if Once(code) && m.Has(code) {
 			m.cause(CauseRepeated)
 		}
 	}
-	m.seen[it.Code>>6] |= 1 << (it.Code & 63)
 }
 
 // Once reports whether an option may stand only once in a message. No honest
@@ -143,14 +170,13 @@ func Once(code uint8) bool {
 	return false
 }
 
-func (m *Message) noteOverload(it *Options) {
-	if it.field != 0 || len(it.Data) != 1 || it.Data[0] < 1 || it.Data[0] > 3 ||
-		m.Overload != 0 && m.Overload != it.Data[0] {
+func (m *Message) noteOverload(data []byte, first bool) {
+	if !first || len(data) != 1 || data[0] < 1 || data[0] > 3 || m.Overload != 0 && m.Overload != data[0] {
 		m.cause(CauseOverload)
 	}
 	// Wireshark reads the first byte of a long one; so the fields agree with it.
-	if it.field == 0 && m.Overload == 0 && len(it.Data) > 0 && it.Data[0] <= 3 {
-		m.Overload = it.Data[0]
+	if first && m.Overload == 0 && len(data) > 0 && data[0] <= 3 {
+		m.Overload = data[0]
 	}
 }
 

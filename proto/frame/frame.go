@@ -40,8 +40,9 @@ type Frame struct {
 	// could be a length as well, is taken for one without payload.
 	Length uint16
 	Is8023 bool
-	// LLC is the LLC header with its SNAP header, if any; nil if there is none.
-	LLC []byte
+	// LLC is the LLC header with its SNAP header, if any, nil if there is none. It is at LLCAt in Bytes.
+	LLC   []byte
+	LLCAt int
 	// OUI and SNAPType tell of a SNAP header (RFC 1042), valid if HasSNAP.
 	OUI      uint32
 	SNAPType uint16
@@ -67,6 +68,9 @@ func (f *Frame) TagBytes(i int) []byte {
 	end := min(at+4, len(f.Bytes))
 	return f.Bytes[at:end:end]
 }
+
+// TagAt is where they are in Bytes.
+func (f *Frame) TagAt(i int) int { return int(f.tagAt[i]) }
 
 // Decode overwrites f with a view of b. It cannot fail: what is wrong with b is
 // in f.Malformed. It does not allocate.
@@ -191,7 +195,7 @@ func (f *Frame) decodeLLC(rest []byte) []byte {
 	}
 	// The lowest bits of the SAPs are not the address's: group, and response.
 	if rest[0]&^1 != sapSNAP || rest[1]&^1 != sapSNAP {
-		f.LLC = rest[:n:n]
+		f.setLLC(rest, n)
 		if rest[0]&^1 == sapSNAP && f.Malformed == CauseNone {
 			f.Malformed = CauseHalfSNAP // receivers go by the destination alone
 		}
@@ -208,7 +212,8 @@ func (f *Frame) decodeSNAP(n int, rest []byte) []byte {
 		f.shortLLC(rest)
 		return nil
 	}
-	f.LLC, f.HasSNAP = rest[:n+5:n+5], true
+	f.setLLC(rest, n+5)
+	f.HasSNAP = true
 	f.OUI = uint32(rest[n])<<16 | uint32(rest[n+1])<<8 | uint32(rest[n+2])
 	f.SNAPType = binary.BigEndian.Uint16(rest[n+3:])
 	// RFC 1042 and 802.1H put an EtherType behind their OUIs.
@@ -218,10 +223,15 @@ func (f *Frame) decodeSNAP(n int, rest []byte) []byte {
 	return rest[n+5:]
 }
 
+// setLLC says that the header is the first n bytes of rest.
+func (f *Frame) setLLC(rest []byte, n int) {
+	f.LLC, f.LLCAt = rest[:n:n], cap(f.Bytes)-cap(rest)
+}
+
 // shortLLC shows what there is of a header.
 func (f *Frame) shortLLC(b []byte) {
 	if len(b) > 0 {
-		f.LLC = b
+		f.setLLC(b, len(b))
 	}
 	if f.Malformed == CauseNone {
 		f.Malformed = CauseShortLLC
