@@ -44,6 +44,30 @@ func newBridge(t testing.TB, guarded bool) *bridge {
 // newBridgeUnder is one with a policy of the project's in force, whose sets the agent keeps; "" is none.
 func newBridgeUnder(t testing.TB, sets []string, policy string, replace ...string) *bridge {
 	t.Helper()
+	b := newPorts(t)
+	if policy != "" {
+		b.guard(policy, replace...)
+		b.sets = sets
+	}
+	b.snoop("")
+	b.attacker, b.victim = b.client(0), b.client(1)
+	return b
+}
+
+// snoop starts the server and the agent, whose interfaces have these keys.
+func (b *bridge) snoop(keys string) {
+	b.t.Helper()
+	servers[2].start(b.t, b.up, 1, 600).Says(b.t, servers[2].ready)
+	set := ""
+	if b.host.Root != "" {
+		set = "set: [" + strings.Join(b.sets, ", ") + "]\nbpffs: " + b.host.Root
+	}
+	b.relay(labtest.Write(b.t, b.dir, "relay.yaml", 0o600, "mode: snoop\ndatabase: "+b.dir+"/relay.db\nservers: [10.1.0.1]\ninterfaces: [{names: ['veth*']"+keys+"}]\n"+set+"\n"))
+}
+
+// newPorts is the bridge alone.
+func newPorts(t testing.TB) *bridge {
+	t.Helper()
 	b := &bridge{site: newSite(t, 0)}
 	labtest.Address(t, b.up, serverEnd, "10.1.0.1/16")
 	var master int
@@ -65,17 +89,6 @@ func newBridgeUnder(t testing.TB, sets []string, policy string, replace ...strin
 		labtest.In(t, p, agentEnd, func() error { return netlink.LinkSetMasterByIndex(mustLink(p.Ifi[agentEnd].Name), master) })
 		b.ports = append(b.ports, p)
 	}
-	if policy != "" {
-		b.guard(policy, replace...)
-		b.sets = sets
-	}
-	servers[2].start(t, b.up, 1, 600).Says(t, servers[2].ready)
-	set := ""
-	if policy != "" {
-		set = "set: [" + strings.Join(sets, ", ") + "]\nbpffs: " + b.host.Root
-	}
-	b.relay(labtest.Write(t, b.dir, "relay.yaml", 0o600, "mode: snoop\ndatabase: "+b.dir+"/relay.db\nservers: [10.1.0.1]\ninterfaces: [{names: ['veth*']}]\n"+set+"\n"))
-	b.attacker, b.victim = b.client(0), b.client(1)
 	return b
 }
 
@@ -95,11 +108,16 @@ func (s *site) guard(name string, replace ...string) {
 			labtest.Cannot(s.t, err.Error())
 		}
 	}
+	s.enforce(name, strings.NewReplacer(replace...).Replace(labtest.Example(s.t, name)))
+}
+
+// enforce puts a policy in force at the agent's end.
+func (s *site) enforce(name, text string) {
+	s.t.Helper()
 	root, unmount, err := lab.BPFFS()
 	must(s.t, err)
 	s.t.Cleanup(unmount)
 	s.host = kernel.Host{Root: root, NetNS: int(s.up.NS[agentEnd])}
-	text := strings.NewReplacer(replace...).Replace(labtest.Example(s.t, name))
 	status, err := s.host.Apply(kernel.Source{Name: name, Text: []byte(text)}, kernel.ApplyOptions{})
 	must(s.t, err)
 	for _, w := range status.Warnings {

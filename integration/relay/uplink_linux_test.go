@@ -121,6 +121,24 @@ func TestUplink(t *testing.T) {
 	}
 }
 
+// send sends a frame by an interface.
+func send(t testing.TB, p *lab.Pair, end int, name string, frame []byte) {
+	t.Helper()
+	labtest.In(t, p, end, func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		c, err := packet.Listen(&net.Interface{Index: l.Attrs().Index, HardwareAddr: l.Attrs().HardwareAddr}, packet.Raw, 0, nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, _ = c.WriteTo(frame, &packet.Addr{HardwareAddr: everybody[:]}) // a refusal may be told
+		return nil
+	})
+}
+
 func uplink(b *bridge, guarded, ports bool) {
 	t := b.t
 	r := strings.NewReplacer("ATTACKERMAC", b.attacker.mac.String(), "VICTIMMAC", b.victim.mac.String(), "VICTIM", b.victim.ip.String())
@@ -135,19 +153,7 @@ func uplink(b *bridge, guarded, ports bool) {
 		if f.port != "" {
 			from, end, name = b.attacker.p, clientEnd, "eth0"
 		}
-		labtest.In(t, from, end, func() error {
-			l, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			c, err := packet.Listen(&net.Interface{Index: l.Attrs().Index, HardwareAddr: l.Attrs().HardwareAddr}, packet.Raw, 0, nil)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, _ = c.WriteTo(f.bytes(b), &packet.Addr{HardwareAddr: everybody[:]}) // a refusal may be told
-			return nil
-		})
+		send(t, from, end, name, f.bytes(b))
 		if guarded && f.rule != "" {
 			refused[f.rule]++
 		}
