@@ -142,11 +142,15 @@ func (o *outlet) load(t *transit, msg int, b []byte, a *Addr) {
 		t.outs = append(t.outs, out{b, o.dev.key.ifindex, 0, msg})
 		return
 	}
-	p, err := o.here(t)
-	if err != nil {
-		t.errs[msg] = err
-		return
+	if t.at == nil {
+		at, err := o.here(t)
+		if err != nil {
+			t.errs[msg] = err
+			return
+		}
+		t.at = at
 	}
+	p := t.at
 	f := o.snapshot(t, b, a, p)
 	if !guarded {
 		t.outs = append(t.outs, out{f, p.ifindex, 0, msg})

@@ -53,6 +53,8 @@ type transit struct {
 	// frame that comes out there again is judged again.
 	own  Classifier
 	home int32
+	// at is what the outlet said of itself, once for all messages that are led through together.
+	at *port
 
 	block []byte // what alloc cuts from
 	outs  []out
@@ -88,7 +90,7 @@ func (t *transit) reset(n int) {
 	for i := range t.errs {
 		t.errs[i] = nil
 	}
-	t.block, t.outs, t.errs = t.block[:0], t.outs[:0], t.errs[:0]
+	t.block, t.outs, t.errs, t.at = t.block[:0], t.outs[:0], t.errs[:0], nil
 	for range n {
 		t.errs = append(t.errs, nil)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,8 @@ type Config struct {
 	Lease  time.Duration `yaml:"lease"`
 	Margin time.Duration `yaml:"margin"`
 	Fence  FenceConfig   `yaml:"fence"`
+	// Policy has the node take the cluster's policy (postern cluster); without it, it takes none.
+	Policy *ClusterPolicy `yaml:"cluster-policy"`
 	// OnInterface puts addresses that are held on their interfaces.
 	OnInterface *bool            `yaml:"on-interface"`
 	Announce    AnnounceConfig   `yaml:"announce"`
@@ -56,6 +59,15 @@ type FenceConfig struct {
 	// Policy is a policy file to put in force instead of the agent's own; its set `vips`
 	// of type ipv4 is the agent's.
 	Policy string `yaml:"policy"`
+}
+
+// ClusterPolicy says how a node takes the policy of the cluster.
+type ClusterPolicy struct {
+	// State is a directory where the last good policy is kept for the next start.
+	State string `yaml:"state"`
+	// Trial is for how long a new policy is in force before the kernel goes back by itself, unless the
+	// node reaches etcd through it.
+	Trial time.Duration `yaml:"trial"`
 }
 
 // AnnounceConfig says how addresses are announced.
@@ -148,6 +160,10 @@ func (c *Config) defaults() {
 			c.Etcd.Prefix += "/"
 		}
 	}
+	if p := c.Policy; p != nil {
+		or(&p.State, "/var/lib/postern")
+		or(&p.Trial, 10*time.Second)
+	}
 	for name, k := range c.Checks {
 		or(&k.Interval, 2*time.Second)
 		or(&k.Timeout, min(time.Second, k.Interval))
@@ -172,8 +188,16 @@ func (c *Config) check() error {
 		return fmt.Errorf("bad lease %v: etcd counts whole seconds; write 2s or more (3s outlives the election of a new etcd leader)", c.Lease)
 	case c.Margin <= 0 || c.Margin > c.Lease/2:
 		return fmt.Errorf("bad margin %v: write more than nothing and at most half of the lease (%v)", c.Margin, c.Lease)
-	case len(c.Entries) == 0:
-		return errors.New("no addresses: write `addresses: [{address: 192.0.2.10}]`")
+	case len(c.Entries) == 0 && c.Policy == nil:
+		return errors.New("no addresses: write `addresses: [{address: 192.0.2.10}]`, or `cluster-policy: {}` for a node that only takes the cluster's policy")
+	case c.Policy != nil && c.Etcd == nil:
+		return errors.New("cluster-policy: it is kept in etcd: write `etcd: {endpoints: [...]}`, or leave it out")
+	case c.Policy != nil && c.Fence.Policy != "":
+		return errors.New("cluster-policy: the cluster's policy takes the place of fence.policy: leave out one of them")
+	case c.Policy != nil && (c.Policy.Trial < time.Second || c.Policy.Trial > time.Hour):
+		return fmt.Errorf("cluster-policy: bad trial %v: write 1s or more, long enough to reach etcd anew", c.Policy.Trial)
+	case c.Policy != nil && !filepath.IsAbs(c.Policy.State):
+		return fmt.Errorf("cluster-policy: bad state directory %q: write an absolute path", c.Policy.State)
 	case c.Announce.Rate < 1 || c.Announce.Burst < 1 || c.Announce.Count < 1 || c.Announce.Interval <= 0 || c.Announce.Refresh <= 0 || c.Announce.Defend <= 0:
 		return errors.New("announce: numbers and times must be more than nothing")
 	}

@@ -33,6 +33,11 @@ func TestConfig(t *testing.T) {
 		{"cert without key", least + "etcd: {endpoints: [\"https://a:1\"], cert: x}\n", "belong together"},
 		{"user without password", least + "etcd: {endpoints: [\"https://a:1\"], user: x}\n", "belong together"},
 		{"no such check", "interface: eth0\naddresses: [{address: 10.0.0.1, check: web}]\n", `no check is named "web"`},
+		{"the cluster's policy alone", "etcd: {endpoints: [\"http://a:1\"]}\ncluster-policy: {}\n", ""},
+		{"the cluster's policy without a cluster", least + "cluster-policy: {}\n", "it is kept in etcd"},
+		{"two policies", least + "etcd: {endpoints: [\"http://a:1\"]}\ncluster-policy: {}\nfence: {policy: x}\n", "leave out one of them"},
+		{"no time for a trial", least + "etcd: {endpoints: [\"http://a:1\"]}\ncluster-policy: {trial: 1ms}\n", "bad trial 1ms"},
+		{"a state directory somewhere", least + "etcd: {endpoints: [\"http://a:1\"]}\ncluster-policy: {state: x}\n", "bad state directory"},
 		{"a check of nothing", least + "checks: {web: {}}\n", "checks: web: write one of"},
 		{"a check of two things", least + "checks: {web: {tcp: \"a:1\", http: \"http://a\"}}\n", "write one of"},
 	} {

@@ -1,6 +1,9 @@
 package firewall
 
 import (
+	"path"
+	"slices"
+
 	"go.yaml.in/yaml/v3"
 
 	"github.com/postern-fw/postern/firewall/filter"
@@ -45,6 +48,14 @@ type Guard struct {
 	// sender here: with Ingress it is true.
 	AllSenders bool
 	Hook       Hook
+}
+
+// Names says whether the guard names an interface.
+func (g *Guard) Names(iface string) bool {
+	return slices.ContainsFunc(g.Interfaces, func(pattern string) bool {
+		ok, err := path.Match(pattern, iface)
+		return ok && err == nil
+	})
 }
 
 // Hook is where in the kernel frames are judged.

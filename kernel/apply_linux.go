@@ -286,7 +286,7 @@ func (s *session) goBack() error {
 }
 
 // Confirm keeps the policy that waits for it. It fails with ErrNotPending, also when the
-// deadline has passed.
+// deadline has passed. Where it cannot be kept (a cgroup cannot be sealed), it waits on.
 func (h Host) Confirm() error {
 	s, err := h.enter(false)
 	if err != nil {
@@ -301,10 +301,21 @@ func (h Host) Confirm() error {
 	if !st.pending {
 		return ErrNotPending
 	}
-	if err := errors.Join(s.begin(), s.point(nameBefore, "")); err != nil {
+	before, err := s.target(nameBefore)
+	if err != nil {
 		return err
 	}
-	return errors.Join(s.converge(state{current: st.current}), s.sweep(), s.end())
+	if err = errors.Join(s.begin(), s.point(nameBefore, "")); err == nil {
+		err = s.converge(state{current: st.current})
+	}
+	if err == nil {
+		return errors.Join(s.sweep(), s.end())
+	}
+	// It waits still, and the kernel goes back when its time is over.
+	if back := errors.Join(s.point(nameBefore, before), s.converge(st), s.end()); back != nil {
+		err = fmt.Errorf("%w; and waiting on: %w", err, back)
+	}
+	return err
 }
 
 // Rollback goes back at once from a policy that waits to be confirmed. It fails with ErrNotPending.

@@ -73,6 +73,19 @@ func TestSeal(t *testing.T) {
 		t.Errorf("%+v", after)
 	}
 	w.expect("still in force", false, 1)
+	// Nor does it keep one that was to be confirmed: that waits on, and goes back.
+	_, err = w.Apply(Source{"test.yaml", []byte(policy + "seal: [" + name + ", /no/such/cgroup]\n")}, ApplyOptions{Confirm: time.Minute})
+	must(t, err)
+	if err := w.Confirm(); !errors.Is(err, seal.ErrNoCgroup2) {
+		t.Errorf("%v", err)
+	}
+	if after, err = w.Status(); err != nil || after.Pending == nil {
+		t.Errorf("%+v %v", after, err)
+	}
+	must(t, w.Rollback())
+	if after, err = w.Status(); err != nil || after.Generation != s.Generation || after.Pending != nil || !after.Seals[0].Sealed {
+		t.Errorf("%+v %v", after, err)
+	}
 	must(t, w.Flush())
 	if pins, _ := filepath.Glob(filepath.Join(w.Root, "net-*")); len(pins) != 0 {
 		t.Errorf("left: %v", pins)

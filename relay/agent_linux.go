@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -22,7 +23,8 @@ import (
 // Agent is a relay agent, or a listener, in the network namespace of the thread that has
 // called New.
 type Agent struct {
-	config *Config
+	config atomic.Pointer[Config]
+	snoops bool // it is a listener, and not a relay agent
 	log    *slog.Logger
 	table  *binding.Table
 	store  *binding.Store
@@ -36,13 +38,27 @@ type Agent struct {
 	jobs *errgroup.Group
 	udp  *wire.Socket
 
-	mu       sync.RWMutex
-	ports    map[string]*port
-	circuits map[string]*circuit // by circuit ID
+	// opening is held by who opens and closes interfaces; none is opened when all has ended.
+	opening sync.Mutex
+	ended   bool
+
+	mu    sync.RWMutex
+	ports map[string]*port
+	// circuits are by circuit ID, also those of a configuration of a while ago; places has those
+	// in force.
+	circuits map[string]*circuit
+	places   map[binding.Place]*circuit
 	giaddrs  map[uint32]bool
-	servers  map[uint32]*counters
+	servers  map[uint32]*server
+	lists    bool // there is a list of servers
 	// strangers counts what comes from addresses that are no servers'.
 	strangers counters
+}
+
+// server is one that is believed as long as it is listed.
+type server struct {
+	counters
+	listed bool
 }
 
 // Options are what New may be told beside the configuration.
@@ -56,33 +72,53 @@ type Options struct {
 
 // New opens the database and loads the bindings. The caller closes the agent.
 func New(c *Config, o Options) (*Agent, error) {
-	a := &Agent{config: c, log: o.Log, event: o.Event, table: binding.NewTable(), ports: map[string]*port{},
-		circuits: map[string]*circuit{}, giaddrs: map[uint32]bool{}, servers: map[uint32]*counters{}}
-	for _, list := range append([]Interface{{Servers: c.Servers}}, c.Interfaces...) {
-		for _, s := range list.Servers {
-			a.servers[uint32(s)] = new(counters)
-		}
+	a := &Agent{snoops: c.Mode == ModeSnoop, log: o.Log, event: o.Event, table: binding.NewTable(), ports: map[string]*port{},
+		circuits: map[string]*circuit{}, places: map[binding.Place]*circuit{}, giaddrs: map[uint32]bool{}, servers: map[uint32]*server{}}
+	a.configure(c)
+	policy, err := c.guard()
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if a.guard, err = c.guard(); err != nil {
+	if a.guard, err = firewall.New(policy); err != nil {
 		return nil, err
 	}
 	if a.store, err = binding.Open(c.Database); err != nil {
 		return nil, err
 	}
-	if err := a.load(); err != nil {
+	a.ledger = newLedger(a.store, a.table, a.log)
+	if o.Sets != nil {
+		for _, name := range c.Set {
+			a.ledger.sets.Sets = append(a.ledger.sets.Sets, live.New(o.Sets, name, a.table.Get, a.log))
+		}
+	}
+	if err := a.load(c); err != nil {
 		a.store.Close()
 		return nil, err
 	}
-	var set *live.Set
-	if c.Set != "" && o.Sets != nil {
-		set = live.New(o.Sets, c.Set, a.log)
-	}
-	a.ledger = newLedger(a.store, a.table, set, a.log)
 	return a, nil
 }
 
-func (a *Agent) load() error {
+// configure takes a configuration's servers, and what follows from it as a whole.
+func (a *Agent) configure(c *Config) {
+	for _, s := range a.servers {
+		s.listed = false
+	}
+	a.lists = false
+	for _, list := range append([]Interface{{Servers: c.Servers}}, c.Interfaces...) {
+		for _, ip := range list.Servers {
+			s := a.servers[uint32(ip)]
+			if s == nil {
+				s = &server{}
+				a.servers[uint32(ip)] = s
+			}
+			s.listed, a.lists = true, true
+		}
+	}
+	a.config.Store(c)
+}
+
+// load reads the database, and brings it in step with the configuration's own bindings.
+func (a *Agent) load(c *Config) error {
 	var list []binding.Change
 	apply := func() {
 		a.table.Apply(list, func(binding.Binding) {})
@@ -94,7 +130,17 @@ func (a *Agent) load() error {
 		}
 	})
 	apply()
-	a.table.Apply(a.config.bindings(), func(binding.Binding) {})
+	if err != nil {
+		return err
+	}
+	changes := c.static(a.table.All())
+	if err := a.store.Commit(changes); err != nil {
+		return fmt.Errorf("static bindings: %w", err)
+	}
+	a.table.Apply(changes, func(binding.Binding) {})
+	var ended []binding.Binding
+	err = a.store.Leaving(func(b binding.Binding) { ended = append(ended, b) })
+	a.ledger.sets.Leave(ended)
 	return err
 }
 
@@ -105,7 +151,7 @@ func (a *Agent) Close() error { return a.store.Close() }
 func (a *Agent) Run(ctx context.Context, ready func()) error {
 	jobs, ctx := errgroup.WithContext(ctx)
 	a.jobs = jobs
-	if a.config.Mode == ModeRelay {
+	if !a.snoops {
 		var err error
 		if a.udp, err = wire.UDP(); err != nil {
 			return err
@@ -158,6 +204,9 @@ func (a *Agent) follow(ctx context.Context, links <-chan netlink.LinkUpdate, add
 }
 
 func (a *Agent) shut() {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	a.ended = true
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range a.ports {
@@ -170,6 +219,12 @@ func (a *Agent) shut() {
 
 // refresh opens the interfaces that are there now, and closes those that are not.
 func (a *Agent) refresh(first bool) {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	if a.ended {
+		return
+	}
+	config := a.config.Load()
 	list, err := net.Interfaces()
 	if err != nil {
 		a.log.Error("interfaces", "error", err)
@@ -178,7 +233,7 @@ func (a *Agent) refresh(first bool) {
 	there := map[string]int{}
 	for i := range list {
 		ifi := &list[i]
-		if len(a.config.vlans(ifi.Name)) == 0 {
+		if len(config.vlans(ifi.Name)) == 0 {
 			continue
 		}
 		there[ifi.Name] = ifi.Index
@@ -200,7 +255,7 @@ func (a *Agent) refresh(first bool) {
 	for name, p := range a.ports {
 		if !p.gone && there[name] != p.ifi.Index {
 			a.forget(p)
-			p.gone = true
+			a.index()
 		}
 	}
 }

@@ -24,11 +24,12 @@ func newAgent(t testing.TB, more string) (*Agent, *port) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close() })
-	p := &port{ifi: &net.Interface{Name: "eth1", Index: 7, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, mac: [6]byte{2, 0, 0, 0, 0, 1}, circuits: map[uint16]*circuit{}}
-	if err := a.circuitsOf(p); err != nil {
+	p := &port{ifi: &net.Interface{Name: "eth1", Index: 7, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, mac: [6]byte{2, 0, 0, 0, 0, 1}}
+	circuits, err := c.circuits(p)
+	if err != nil {
 		t.Fatal(err)
 	}
-	a.join(p)
+	a.join(p, circuits)
 	return a, p
 }
 

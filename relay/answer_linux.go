@@ -49,10 +49,12 @@ func (a *Agent) answers(b *wire.Batch) {
 func (a *Agent) answer(r *reply, now int64) Reason {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if r.server = a.servers[r.Src]; r.server == nil {
+	s := a.servers[r.Src]
+	if s == nil || !s.listed {
 		r.server = &a.strangers
 		return UnknownServer
 	}
+	r.server = &s.counters
 	if why := sound(&r.letter); why != Relayed {
 		return why
 	}
@@ -62,57 +64,64 @@ func (a *Agent) answer(r *reply, now int64) Reason {
 	case !a.giaddrs[r.m.GIAddr()]:
 		return UnknownAgent
 	}
-	if why := a.circuitOf(r, now); why != Relayed {
+	via, why := a.circuitOf(r, now)
+	switch {
+	case why != Relayed:
 		return why
-	}
-	if r.giaddr != r.m.GIAddr() {
+	case via.giaddr != r.m.GIAddr():
 		return ForeignCircuit
+	case !slices.Contains(via.servers, r.Src):
+		return UnknownServer
 	}
 	return learn(r, a.table)
 }
 
 // circuitOf finds the circuit by option 82, as the agent has sent it and servers send it back
-// (RFC 3046, 2.2).
-func (a *Agent) circuitOf(r *reply, now int64) Reason {
+// (RFC 3046, 2.2). via is the circuit as it was then: the configuration may have changed.
+func (a *Agent) circuitOf(r *reply, now int64) (via *circuit, why Reason) {
 	info := message.Option(&r.m, dhcp.OptRelayAgentInfo)
+	var named *circuit
 	for it := dhcp.NewSuboptions(info); it.Next(); {
 		if c := a.circuits[string(it.Data)]; c != nil && it.Code == message.SubCircuitID {
-			r.circuit = c
+			named = c
 		}
 	}
-	if r.circuit == nil {
+	if named == nil {
 		return a.circuitOfRequest(r, info != nil, now)
 	}
+	r.circuit = a.places[named.Place]
 	var err error
-	if r.request, err = a.table.Answered(r.Place, r.mac, r.m.XID(), now); err != nil {
-		return NoRequest
+	if r.request, err = a.table.Answered(named.Place, r.mac, r.m.XID(), now); err != nil {
+		return nil, NoRequest
+	}
+	via, _ = r.request.Via.(*circuit)
+	if via == nil || via.id != named.id || r.circuit == nil {
+		return nil, ForeignCircuit
 	}
 	var room [256]byte
-	if remote := r.remoteID(room[:0], r.mac); r.remote != "" && !r.request.HasInfo && !message.HasSub(info, message.SubRemoteID, string(remote)) {
-		return ForeignRemote
+	if remote := via.remoteID(room[:0], r.mac); via.remote != "" && !r.request.HasInfo && !message.HasSub(info, message.SubRemoteID, string(remote)) {
+		return nil, ForeignRemote
 	}
-	return Relayed
+	return via, Relayed
 }
 
 // circuitOfRequest finds the circuit where the client has sent an option 82 itself: ours was
 // not added then, or is not sent back by servers that know each sub-option once.
-func (a *Agent) circuitOfRequest(r *reply, has bool, now int64) Reason {
-	if p := a.config.policy(); p == message.Keep || p == message.Append {
-		for _, c := range a.circuits {
-			if c.giaddr != r.m.GIAddr() {
-				continue
-			}
-			request, err := a.table.Answered(c.Place, r.mac, r.m.XID(), now)
-			if err == nil && request.HasInfo {
-				r.circuit, r.request = c, request
-				return Relayed
-			}
+func (a *Agent) circuitOfRequest(r *reply, has bool, now int64) (via *circuit, why Reason) {
+	for place, c := range a.places {
+		request, err := a.table.Answered(place, r.mac, r.m.XID(), now)
+		if err != nil || !request.HasInfo {
+			continue
+		}
+		if via, _ = request.Via.(*circuit); via != nil && via.giaddr == r.m.GIAddr() {
+			r.circuit, r.request = c, request
+			return via, Relayed
 		}
 	}
 	if has {
-		return ForeignCircuit
+		return nil, ForeignCircuit
 	}
-	return NoInfo
+	return nil, NoInfo
 }
 
 // learn finds what an answer means for the client's binding.
@@ -199,8 +208,10 @@ func (a *Agent) later(p *port, frame []byte, o wire.Origin, wait time.Duration) 
 // believed says whether a message that passes is from one of the servers: by its identifier,
 // since another relay agent may have brought it. A listener without a list believes all.
 func (a *Agent) believed(r *reply) bool {
-	id := message.Address(&r.m, dhcp.OptServerID)
-	return len(a.servers) == 0 && a.config.Mode == ModeSnoop || a.servers[id] != nil || a.servers[r.Src] != nil
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	id, src := a.servers[message.Address(&r.m, dhcp.OptServerID)], a.servers[r.Src]
+	return a.snoops && !a.lists || id != nil && id.listed || src != nil && src.listed
 }
 
 // deliver makes the frame for the client, and sends it: an ACK by way of the ledger.

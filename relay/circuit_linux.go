@@ -24,12 +24,16 @@ type circuit struct {
 	port *port
 	binding.Place
 	config *Interface
+	agent  *Config // of which config is a part
 	// address is the agent's towards clients, giaddr the one towards servers.
 	address, giaddr uint32
 	servers         []uint32
 	id              string
 	// remote is the template of the remote ID, filled but for {client}.
 	remote string
+	// until is how long answers may name it although another is in its place: an instant of
+	// CLOCK_BOOTTIME, 0 for the one in force.
+	until int64
 }
 
 // checkTemplate refuses what cannot be filled.
@@ -51,7 +55,7 @@ func checkTemplate(template string, fields []string) error {
 
 // newCircuit fills the templates.
 func (c *Config) newCircuit(ifi *net.Interface, n *Interface, address uint32) (*circuit, error) {
-	out := &circuit{Place: binding.Place{Interface: ifi.Name, VLAN: n.VLAN}, config: n, address: address, giaddr: uint32(n.GIAddr)}
+	out := &circuit{Place: binding.Place{Interface: ifi.Name, VLAN: n.VLAN}, config: n, agent: c, address: address, giaddr: uint32(n.GIAddr)}
 	if out.giaddr == 0 {
 		out.giaddr = address
 	}

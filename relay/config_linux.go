@@ -1,13 +1,8 @@
 package relay
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"path"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -36,12 +31,27 @@ type Config struct {
 	Interfaces []Interface `yaml:"interfaces"`
 	// Policy is a policy file for what is sent to clients, in place of the one built in.
 	Policy string `yaml:"policy"`
-	// Set is the set of the policy in force that holds the bindings, BPFFS where that
+	// Set is the sets of the policy in force that hold the bindings, BPFFS where that
 	// policy is pinned.
-	Set   string `yaml:"set"`
+	Set   Names  `yaml:"set"`
 	BPFFS string `yaml:"bpffs"`
 	// Static bindings have no lease.
 	Static []Static `yaml:"static"`
+}
+
+// Names are a list, or one name alone.
+type Names []string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (n *Names) UnmarshalYAML(v *yaml.Node) error {
+	if v.Kind != yaml.ScalarNode {
+		return v.Decode((*[]string)(n))
+	}
+	*n = nil
+	if v.Value != "" {
+		*n = Names{v.Value}
+	}
+	return nil
 }
 
 // Option82 is the relay agent information (RFC 3046).
@@ -82,86 +92,6 @@ type Static struct {
 	VLAN      uint16       `yaml:"vlan"`
 }
 
-// ErrConfig is matched by what is wrong with a configuration.
-var ErrConfig = errors.New("configuration of the relay")
-
-// ParseConfig reads a relay.yaml. Unknown keys are errors.
-func ParseConfig(name string, text []byte) (*Config, error) {
-	c := &Config{Mode: ModeRelay, Hops: 4, Option82: Option82{Policy: "drop", Circuit: "{iface}:{vlan}"}}
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(c); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("it is empty; name the interfaces towards clients, and the servers")
-		}
-		return nil, fmt.Errorf("%s: %w: %w", name, ErrConfig, err)
-	}
-	if err := d.Decode(new(Config)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w: more than one document", name, ErrConfig)
-	}
-	if problems := c.problems(); len(problems) > 0 {
-		return nil, fmt.Errorf("%s: %w: %s", name, ErrConfig, strings.Join(problems, "; "))
-	}
-	if c.Control == "" {
-		c.Control = c.Database + ".sock"
-	}
-	return c, nil
-}
-
-func (c *Config) problems() (list []string) {
-	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
-	if c.Mode != ModeRelay && c.Mode != ModeSnoop {
-		say("mode: %q is neither relay nor snoop", c.Mode)
-	}
-	if c.Database == "" {
-		say("database: name a file for the bindings, such as /var/lib/postern/relay.db")
-	}
-	if c.Hops < 1 || c.Hops > 16 {
-		say("hops: %d is not 1 to 16 (RFC 1542, 4.1.1)", c.Hops)
-	}
-	if !slices.Contains(message.PolicyNames, c.Option82.Policy) {
-		say("option82: policy: %q is none of %s", c.Option82.Policy, strings.Join(message.PolicyNames, ", "))
-	}
-	if err := checkTemplate(c.Option82.Circuit, circuitFields); err != nil {
-		say("option82: circuit-id: %v", err)
-	}
-	if err := checkTemplate(c.Option82.Remote, remoteFields); err != nil {
-		say("option82: remote-id: %v", err)
-	}
-	if c.Option82.Circuit == "" {
-		say("option82: circuit-id: without it no answer can be told to be for one of our circuits")
-	}
-	if len(c.Interfaces) == 0 {
-		say("interfaces: name those towards clients")
-	}
-	for i := range c.Interfaces {
-		n := &c.Interfaces[i]
-		for _, name := range n.Names {
-			if _, err := path.Match(name, ""); err != nil || name == "" {
-				say("interfaces: bad name %q", name)
-			}
-		}
-		if len(n.Names) == 0 {
-			say("interfaces: entry %d has no names", i+1)
-		}
-		if n.VLAN > 4094 {
-			say("interfaces: VLAN %d is not 1 to 4094", n.VLAN)
-		}
-		if n.Clients < 0 {
-			say("interfaces: %d clients", n.Clients)
-		}
-		if c.Mode == ModeRelay && len(n.Servers)+len(c.Servers) == 0 {
-			say("servers: %s has none", strings.Join(n.Names, ", "))
-		}
-	}
-	for _, s := range c.Static {
-		if s.IP == 0 || s.Interface == "" || s.MAC == (binding.MAC{}) {
-			say("static: %s needs mac, ip and interface", s.IP)
-		}
-	}
-	return list
-}
-
 // entry is the configuration of an interface and a VLAN on it, nil if it is not towards clients.
 // The first that names it counts.
 func (c *Config) entry(iface string, vlan uint16) *Interface {
@@ -190,11 +120,21 @@ func (n *Interface) names(iface string) bool {
 	})
 }
 
-// bindings are the static ones.
-func (c *Config) bindings() (list []binding.Change) {
+// static is what has to change in all bindings, so that the static ones are the configuration's.
+func (c *Config) static(all []binding.Binding) (list []binding.Change) {
+	want := map[binding.IPv4]binding.Binding{}
 	for _, s := range c.Static {
-		list = append(list, binding.Change{Binding: binding.Binding{
-			IP: s.IP, MAC: s.MAC, Place: binding.Place{Interface: s.Interface, VLAN: s.VLAN}, Static: true}})
+		want[s.IP] = binding.Binding{IP: s.IP, MAC: s.MAC, Place: binding.Place{Interface: s.Interface, VLAN: s.VLAN}, Static: true}
+	}
+	for _, b := range all {
+		if w, ok := want[b.IP]; ok && w == b {
+			delete(want, b.IP)
+		} else if b.Static {
+			list = append(list, binding.Change{Binding: b, Gone: true})
+		}
+	}
+	for _, b := range want {
+		list = append(list, binding.Change{Binding: b})
 	}
 	return list
 }

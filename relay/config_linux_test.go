@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/relay/binding"
 )
 
@@ -19,7 +20,13 @@ func TestParseConfig(t *testing.T) {
 	}{
 		{"sound", sound1, ""},
 		{"empty", "", "it is empty"},
-		{"unknown key", sound1 + "hop: 3\n", "line 4: field hop not found"},
+		{"unknown key", sound1 + "hop: 3\n", "relay.yaml:4:1: error: unknown key \"hop\"\n    hop: 3\n    ^^^\n    did you mean \"hops\"?"},
+		{"unknown key of an interface", "database: db\nservers: [192.0.2.53]\ninterfaces: [{names: [eth1], wlan: 5}]\n", "relay.yaml:3:30: error: unknown key \"wlan\""},
+		{"no number", sound1 + "hops: many\n", "relay.yaml:4:7: error: \"many\" is no int"},
+		{"no YAML", sound1 + "hops: [\n", "did not find expected"},
+		{"two sets", sound1 + "set: [ports, hosts]\n", ""},
+		{"two findings", sound1 + "hops: 17\nmode: bridge\n", "    hops: 17\n          ^^\n    RFC 1542, 4.1.1"},
+		{"static twice", sound1 + "static: [{mac: '02:00:00:00:00:01', ip: 10.1.0.5, interface: a}, {mac: '02:00:00:00:00:02', ip: 10.1.0.5, interface: a}]\n", "10.1.0.5 stands twice"},
 		{"two documents", sound1 + "---\n" + sound1, "more than one document"},
 		{"mode", sound1 + "mode: bridge\n", "neither relay nor snoop"},
 		{"no database", "servers: [192.0.2.53]\ninterfaces: [{names: [eth1]}]\n", "name a file for the bindings"},
@@ -29,8 +36,8 @@ func TestParseConfig(t *testing.T) {
 		{"no interfaces", "database: db\nservers: [192.0.2.53]\n", "interfaces: name those"},
 		{"no names", "database: db\nservers: [192.0.2.53]\ninterfaces: [{vlan: 5}]\n", "entry 1 has no names"},
 		{"bad glob", "database: db\nservers: [192.0.2.53]\ninterfaces: [{names: ['[']}]\n", "bad name"},
-		{"VLAN 4095", "database: db\nservers: [192.0.2.53]\ninterfaces: [{names: [eth1], vlan: 4095}]\n", "VLAN 4095"},
-		{"server by name", "database: db\nservers: [dhcp.example]\n", `"dhcp.example" is no IPv4 address`},
+		{"VLAN 4095", "database: db\nservers: [192.0.2.53]\ninterfaces: [{names: [eth1], vlan: 4095}]\n", "relay.yaml:3:36: error: interfaces: VLAN 4095"},
+		{"server by name", "database: db\nservers: [dhcp.example]\n", `relay.yaml:2:11: error: "dhcp.example" is no IPv4 address`},
 		{"hops 17", sound1 + "hops: 17\n", "hops: 17"},
 		{"policy", sound1 + "option82: {policy: discard}\n", `"discard" is none of drop, keep, replace, append`},
 		{"template", sound1 + "option82: {circuit-id: '{port}'}\n", "{port"},
@@ -49,7 +56,8 @@ func TestParseConfig(t *testing.T) {
 				}
 				return
 			}
-			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "relay.yaml: ") {
+			var wrong firewall.Diagnostics
+			if !errors.As(err, &wrong) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "relay.yaml:") {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
@@ -131,7 +139,8 @@ func FuzzConfig(f *testing.F) {
 	f.Add("mode: snoop\ndatabase: db\ninterfaces: [{names: ['veth*'], vlan: 5, clients: 3}]\nstatic: [{mac: '02:00:00:00:00:01', ip: 10.1.0.5, interface: a}]\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseConfig("relay.yaml", []byte(text))
-		if err != nil && !errors.Is(err, ErrConfig) {
+		var wrong firewall.Diagnostics
+		if err != nil && !errors.As(err, &wrong) {
 			t.Errorf("%v", err)
 		}
 		if err == nil && (len(c.Interfaces) == 0 || c.Database == "") {

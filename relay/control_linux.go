@@ -43,7 +43,7 @@ func (i *Item) Binding() binding.Binding {
 }
 
 // Listen makes the control socket.
-func (a *Agent) Listen() (net.Listener, error) { return listenControl(a.config.Control) }
+func (a *Agent) Listen() (net.Listener, error) { return listenControl(a.config.Load().Control) }
 
 // Serve answers `postern bindings` on the control socket until the context ends.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {

@@ -33,7 +33,7 @@ var noInfo = map[string]string{
 }
 
 // guard is the policy for what is sent to clients.
-func (c *Config) guard() (*firewall.Firewall, error) {
+func (c *Config) guard() (*firewall.Policy, error) {
 	name, text := "the relay's own policy", []byte(fmt.Sprintf(ownPolicy, noInfo[c.Option82.Policy]))
 	if c.Policy != "" {
 		var err error
@@ -42,10 +42,7 @@ func (c *Config) guard() (*firewall.Firewall, error) {
 		}
 	}
 	p, _, err := firewall.Parse(name, text)
-	if err != nil {
-		return nil, err
-	}
-	return firewall.New(p)
+	return p, err
 }
 
 func readPolicy(name string) (string, []byte, error) {

@@ -15,6 +15,9 @@ const (
 	maxWaiting = 16384
 	// maxTogether is how many bindings one transaction writes.
 	maxTogether = 2048
+	// gather is the least time between two transactions of ACKs: what comes meanwhile is written
+	// together, since each transaction costs as much as dozens of bindings in it.
+	gather = 2 * time.Millisecond
 	// expireEvery is how often ended leases are looked for.
 	expireEvery = 10 * time.Second
 )
@@ -34,14 +37,16 @@ type entry struct {
 type ledger struct {
 	store   *binding.Store
 	table   *binding.Table
-	set     *live.Set
+	sets    live.Group
 	log     *slog.Logger
 	waiting chan entry
 	quiet   limiter
+	// left are bindings that have left the sets: the database need not remember them.
+	left []binding.Binding
 }
 
-func newLedger(s *binding.Store, t *binding.Table, set *live.Set, log *slog.Logger) *ledger {
-	return &ledger{store: s, table: t, set: set, log: log, waiting: make(chan entry, maxWaiting)}
+func newLedger(s *binding.Store, t *binding.Table, log *slog.Logger) *ledger {
+	return &ledger{store: s, table: t, log: log, waiting: make(chan entry, maxWaiting)}
 }
 
 // enter is false if there is no room.
@@ -56,27 +61,33 @@ func (l *ledger) enter(e entry) bool {
 
 // run writes until the context ends.
 func (l *ledger) run(ctx context.Context) error {
-	if l.set != nil {
-		l.set.Sync(l.table.All())
-	}
+	l.sync()
 	expire := time.NewTicker(expireEvery)
 	defer expire.Stop()
 	var page page
+	var last time.Time // when ACKs were written
 	for {
 		page.clear()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-expire.C:
-			if l.set != nil && l.set.Behind() {
-				l.set.Sync(l.table.All())
-			}
+			l.sync()
 			page.changes = l.table.Expired(binding.BootTime(), maxTogether)
 		case e := <-l.waiting:
 			page.add(e)
+			time.Sleep(gather - time.Since(last))
 			page.fill(l.waiting)
+			last = time.Now()
 		}
 		l.write(&page)
+	}
+}
+
+// sync brings the sets in step that are not, such as those of a policy that comes into force.
+func (l *ledger) sync() {
+	if l.sets.Behind() {
+		l.left = append(l.left, l.sets.Sync(l.table.All())...)
 	}
 }
 
@@ -111,19 +122,17 @@ func (p *page) fill(waiting <-chan entry) {
 
 // write does it, and lets the ACKs go.
 func (l *ledger) write(p *page) {
-	if len(p.changes) == 0 {
+	if len(p.changes) == 0 && len(p.entries) == 0 && len(l.left) == 0 {
 		return
 	}
-	err := l.store.Commit(p.changes)
+	err := l.store.Commit(p.changes, l.left...)
 	if err != nil {
 		if l.quiet.allow() {
 			l.log.Error("bindings could not be written: the ACKs that they belong to are not relayed", "bindings", len(p.changes), "error", err)
 		}
 	} else {
 		l.table.Apply(p.changes, func(b binding.Binding) { p.ended = append(p.ended, b) })
-		if l.set != nil {
-			l.set.Change(p.ended, p.changes)
-		}
+		l.left = l.sets.Change(p.ended, p.changes)
 	}
 	for i := range p.entries {
 		e := &p.entries[i]

@@ -20,6 +20,7 @@ const (
 	Hops
 	TypeOfServer
 	TooManyClients
+	TooFast
 	NotHeld
 	TooLong
 	UnknownServer
@@ -53,6 +54,7 @@ var reasonNames = [reasons]string{
 	Hops:           "too-many-hops",
 	TypeOfServer:   "server-message-from-a-client",
 	TooManyClients: "too-many-clients",
+	TooFast:        "client-asks-too-often",
 	NotHeld:        "not-the-clients-lease",
 	TooLong:        "too-long",
 	UnknownServer:  "unknown-server",

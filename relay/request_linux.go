@@ -40,7 +40,7 @@ type letter struct {
 }
 
 // heard reads a batch of frames of an interface.
-func (a *Agent) heard(p *port, b *wire.Batch) {
+func (a *Agent) heard(p *port, f wire.Frames, b *wire.Batch) {
 	var out *wire.Outbox
 	if a.udp != nil {
 		out = a.udp.Outbox()
@@ -49,9 +49,13 @@ func (a *Agent) heard(p *port, b *wire.Batch) {
 	mem.b = mem.b[:0]
 	failed := func(error) { p.reasons[NotSent].Add(1) }
 	now := binding.BootTime()
+	twice := f == wire.TaggedRequests && p.circuit(0) != nil
 	var l letter
 	for i := range b.Len() {
 		l.origin = b.Origin(i)
+		if twice && !l.origin.Tagged {
+			continue // another socket reads it
+		}
 		r := a.read(p, b.Bytes(i), &l)
 		if r == Relayed {
 			if l.origin.Outgoing {
@@ -63,7 +67,7 @@ func (a *Agent) heard(p *port, b *wire.Batch) {
 		switch {
 		case r == Relayed:
 			p.relayed(l.m.Type)
-		case r == NoRequest && a.config.Mode == ModeSnoop: // what is for all comes by at every port
+		case r == NoRequest && a.snoops: // what is for all comes by at every port
 		case r == NoRequest:
 			a.later(p, b.Bytes(i), l.origin, firstWait)
 		default:
@@ -91,7 +95,7 @@ func (a *Agent) read(p *port, frame []byte, l *letter) Reason {
 	if l.origin.Tagged {
 		vlan = l.origin.VLAN
 	}
-	if l.circuit = p.circuits[vlan]; l.circuit == nil {
+	if l.circuit = p.circuit(vlan); l.circuit == nil {
 		return VLAN
 	}
 	return sound(l)
@@ -117,7 +121,7 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 		return r
 	}
 	info := mem.take()
-	policy := a.config.policy()
+	policy := l.agent.policy()
 	r := request(l, now)
 	if r.HasInfo = l.m.Has(dhcp.OptRelayAgentInfo) && policy != message.Replace; r.HasInfo {
 		r.Info = string(message.Option(&l.m, dhcp.OptRelayAgentInfo))
@@ -130,14 +134,19 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 		}
 		a.ledger.enter(entry{changes: [2]binding.Change{c}, n: 1})
 	default:
-		if l.m.GIAddr() == 0 && a.table.Asked(l.Interface, r) != nil {
+		if l.m.GIAddr() != 0 {
+			break // the other agent gets the answer
+		}
+		if err := a.table.Asked(l.Interface, r); errors.Is(err, binding.ErrTooFast) {
+			return TooFast
+		} else if err != nil {
 			return TooManyClients
 		}
 	}
 	if out == nil || !a.forUs(l) {
 		return Relayed // the way goes on without us
 	}
-	info = l.info(info, l.mac, a.config.Option82.Override, l.Dst != 0xffffffff)
+	info = l.info(info, l.mac, l.agent.Option82.Override, l.Dst != 0xffffffff)
 	mem.used(len(info))
 	b, err := message.ToServer(mem.take(), &l.m, l.giaddr, policy, info)
 	switch {
@@ -166,9 +175,9 @@ func (a *Agent) allowed(l *letter) Reason {
 		return GIAddr
 	case l.m.GIAddr() == 0 && l.mac != l.EthSrc && !l.config.Trusted:
 		return Chaddr
-	case l.m.Has(dhcp.OptRelayAgentInfo) && (a.config.Mode == ModeSnoop && !l.config.Trusted || a.config.policy() == message.Drop):
+	case l.m.Has(dhcp.OptRelayAgentInfo) && (a.snoops && !l.config.Trusted || l.agent.policy() == message.Drop):
 		return HasInfo
-	case int(l.m.Hops()) >= a.config.Hops:
+	case int(l.m.Hops()) >= l.agent.Hops:
 		return Hops
 	}
 	return Relayed
@@ -181,7 +190,7 @@ func (a *Agent) forUs(l *letter) bool {
 
 // request is what is to be remembered of a message.
 func request(l *letter, now int64) binding.Request {
-	r := binding.Request{MAC: l.mac, XID: l.m.XID(), VLAN: l.VLAN, Type: l.m.Type, Rapid: l.m.Has(80), At: now}
+	r := binding.Request{MAC: l.mac, XID: l.m.XID(), VLAN: l.VLAN, Type: l.m.Type, Rapid: l.m.Has(80), At: now, Via: l.circuit}
 	r.Server = binding.IPv4(message.Address(&l.m, dhcp.OptServerID))
 	r.Address = binding.IPv4(message.Address(&l.m, dhcp.OptRequestedIP))
 	if r.Address == 0 || l.m.Type == message.Release {

@@ -26,6 +26,7 @@ import (
 const (
 	nodesKey = "nodes/"
 	vipsKey  = "vips/"
+	vipsEnd  = "vips0" // '0' comes after '/'
 )
 
 // Election is a cluster.Election in etcd.
@@ -46,6 +47,9 @@ type Election struct {
 }
 
 var _ cluster.Election = (*Election)(nil)
+
+// Current is the lease that the node has, as far as it knows; 0 for none.
+func (e *Election) Current() int64 { return int64(e.current()) }
 
 func (e *Election) current() clientv3.LeaseID {
 	e.mu.Lock()

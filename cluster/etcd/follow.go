@@ -33,12 +33,12 @@ const (
 	patience = 1500 * time.Millisecond
 )
 
-// Watch tells all keys below prefix and the given part of the tree, and then each change, until ctx is
+// Watch tells all keys below prefix from one name to before another, and then each change, until ctx is
 // done. What was written at one revision comes in one call. reset says that what was told
 // before is forgotten. Whatever a server does, it goes on with another; each error is told.
-func (c *Client) Watch(ctx context.Context, part string, fn func(reset bool, revision int64, keys []Key), failed func(error)) error {
+func (c *Client) Watch(ctx context.Context, from, to string, fn func(reset bool, revision int64, keys []Key), failed func(error)) error {
 	for n := 0; ; n++ {
-		err := c.watch(ctx, n, part, fn)
+		err := c.watch(ctx, n, from, to, fn)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -51,7 +51,7 @@ func (c *Client) Watch(ctx context.Context, part string, fn func(reset bool, rev
 	}
 }
 
-func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, int64, []Key)) error {
+func (c *Client) watch(ctx context.Context, n int, from, to string, fn func(bool, int64, []Key)) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	i := c.order()[0]
@@ -65,7 +65,8 @@ func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, in
 	}
 	all, once := context.WithTimeout(ctx, 2*c.Timeout)
 	defer once()
-	r, err := s.Get(all, c.Prefix+part, clientv3.WithPrefix())
+	span := clientv3.WithRange(c.Prefix + to)
+	r, err := s.Get(all, c.Prefix+from, span)
 	if err != nil {
 		return fmt.Errorf("%s: %w", at, refused(err))
 	}
@@ -77,7 +78,7 @@ func (c *Client) watch(ctx context.Context, n int, part string, fn func(bool, in
 	// A watcher of its own: one that hangs is left alone.
 	w := clientv3.NewWatcher(s)
 	defer func() { go w.Close() }()
-	events := w.Watch(ctx, c.Prefix+part, clientv3.WithPrefix(), clientv3.WithRev(r.Header.Revision+1))
+	events := w.Watch(ctx, c.Prefix+from, span, clientv3.WithRev(r.Header.Revision+1))
 	return fmt.Errorf("%s: watching: %w", at, c.events(ctx, w, events, fn))
 }
 
@@ -135,7 +136,7 @@ func (c *Client) toKey(kv *mvccpb.KeyValue, deleted bool) Key {
 
 // Follow implements cluster.Election. Failures are told to the log by Failed.
 func (e *Election) Follow(ctx context.Context, fn func([]cluster.Change)) error {
-	return e.Watch(ctx, "", func(reset bool, revision int64, keys []Key) {
+	return e.Watch(ctx, nodesKey, vipsEnd, func(reset bool, revision int64, keys []Key) {
 		var list []cluster.Change
 		if reset {
 			list = append(list, cluster.Change{Reset: true, Revision: revision})

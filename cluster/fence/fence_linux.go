@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/postern-fw/postern/cluster"
 	"github.com/postern-fw/postern/firewall"
@@ -26,7 +27,9 @@ type Fence struct {
 	// Firewall is the same policy for the agent's own sockets.
 	Firewall *firewall.Firewall
 	decl     *firewall.SetDecl
-	policy   string
+
+	mu       sync.Mutex
+	policies []string // names of those that may be in force
 }
 
 var _ cluster.Door = (*Fence)(nil)
@@ -41,7 +44,12 @@ func Raise(k Kernel, src kernel.Source, interfaces []string) (*Fence, error) {
 	if err := check(p); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", src.Name, ErrNoFence, err)
 	}
-	f := &Fence{Kernel: k, policy: p.Name}
+	return raise(k, p, p.Name, src, interfaces)
+}
+
+// raise puts src in force, a policy of that name, of which p is what the agent's own sockets have.
+func raise(k Kernel, p *firewall.Policy, name string, src kernel.Source, interfaces []string) (f *Fence, err error) {
+	f = &Fence{Kernel: k, policies: []string{name}}
 	for _, s := range p.Sets {
 		if s.Name == Set {
 			f.decl = s
@@ -82,10 +90,23 @@ func (f *Fence) Check(interfaces []string) error {
 		return fmt.Errorf("the fence: %w", err)
 	case !s.Enforcing:
 		return fmt.Errorf("somebody took the fence away: %w; start the agent anew", kernel.ErrNothing)
-	case s.Policy != f.policy:
+	case !slices.Contains(f.expected(), s.Policy):
 		return fmt.Errorf("somebody put the policy %s in force in place of the fence; start the agent anew", s.Policy)
 	}
 	return f.guards(s, interfaces)
+}
+
+// expected are the names of the policies that may be in force: of two while the kernel may go back from one to the other.
+func (f *Fence) expected() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.policies
+}
+
+func (f *Fence) expect(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.policies = names
 }
 
 // Open implements cluster.Door. The kernel comes first: what it does not let out the agent's

@@ -28,14 +28,17 @@ type machine struct {
 	set    map[string]int64
 	policy string
 	fails  error
+	// before is what a policy that waits to be confirmed goes back to.
+	before  string
+	pending bool
 }
 
-func (m *machine) Apply(s kernel.Source, _ kernel.ApplyOptions) (*kernel.Status, error) {
+func (m *machine) Apply(s kernel.Source, o kernel.ApplyOptions) (*kernel.Status, error) {
 	p, _, err := firewall.Parse(s.Name, s.Text)
 	if err != nil {
 		return nil, err
 	}
-	m.policy = p.Name
+	m.before, m.policy, m.pending = m.policy, p.Name, o.Confirm > 0
 	return m.Status()
 }
 

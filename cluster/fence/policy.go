@@ -66,8 +66,8 @@ func check(p *firewall.Policy) error {
 		if s.Name != Set {
 			continue
 		}
-		if len(s.Types) != 1 || s.Types[0] != filter.TypeIPv4 || len(s.Elements) > 0 {
-			return fmt.Errorf("the set %q must be of type ipv4 and have no elements: it is the agent's", Set)
+		if err := checkSet(s); err != nil {
+			return err
 		}
 		for _, g := range p.Guard {
 			if !g.AllSenders || g.Direction != firewall.Egress {
@@ -77,4 +77,11 @@ func check(p *firewall.Policy) error {
 		return nil
 	}
 	return fmt.Errorf("it has no set %q: write `sets: {%s: {type: ipv4}}` and a rule that lets out what is in it", Set, Set)
+}
+
+func checkSet(s *firewall.SetDecl) error {
+	if len(s.Types) != 1 || s.Types[0] != filter.TypeIPv4 || len(s.Elements) > 0 {
+		return fmt.Errorf("the set %q must be of type ipv4 and have no elements: it is the agent's", Set)
+	}
+	return nil
 }

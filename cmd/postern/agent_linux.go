@@ -22,6 +22,7 @@ import (
 	"github.com/postern-fw/postern/cluster/etcd"
 	"github.com/postern-fw/postern/cluster/fence"
 	"github.com/postern-fw/postern/cluster/health"
+	"github.com/postern-fw/postern/cluster/policy"
 	"github.com/postern-fw/postern/internal/control"
 	"github.com/postern-fw/postern/kernel"
 )
@@ -71,7 +72,7 @@ not disturbed.`,
 			if err != nil {
 				return err
 			}
-			_, err = t.fence(c, nil)
+			_, _, err = t.fence(c, nil)
 			return t.refusedFence(err)
 		},
 	}
@@ -91,17 +92,21 @@ func agentConfig(file string) (*cluster.Config, error) {
 	return c, nil
 }
 
-// fence puts the agent's policy in force.
-func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, error) {
+// fence puts the agent's policy in force, or the cluster's last good one behind the fence.
+func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, lastGood, error) {
+	if c.Policy != nil {
+		return t.clusterFence(c, interfaces)
+	}
 	src := kernel.Source{Name: "postern-agent.yaml", Text: fence.Policy(c)}
 	if c.Fence.Policy != "" {
 		text, err := os.ReadFile(c.Fence.Policy)
 		if err != nil {
-			return nil, fileError(err)
+			return nil, lastGood{}, fileError(err)
 		}
 		src = kernel.Source{Name: c.Fence.Policy, Text: text}
 	}
-	return fence.Raise(t.machine.host, src, interfaces)
+	door, err := fence.Raise(t.machine.host, src, interfaces)
+	return door, lastGood{}, err
 }
 
 // refusedFence is refused, for a fence: the policy is to blame where it is none.
@@ -145,7 +150,7 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return agentRunning(t, err)
 	}
 	defer server.Close()
-	door, err := t.raise(c)
+	door, good, err := t.raise(c)
 	if err != nil {
 		return err
 	}
@@ -156,27 +161,33 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return t.refused(err)
 	}
 	serveAgent(mux, agent, election)
-	metrics, err := serveAgentMetrics(c.Metrics, agent, t)
+	var node *policy.Node
+	take := func(context.Context) error { return nil }
+	if c.Policy != nil {
+		node = t.clusterNode(c, election.(*etcd.Election), door, good, log)
+		take = node.Run
+	}
+	metrics, err := serveAgentMetrics(c.Metrics, agent, node, t)
 	if err != nil {
 		return err
 	}
 	defer metrics.Close()
-	return t.runAgent(ctx, agent, server, metrics, func(ctx context.Context) { watchFence(ctx, agent, door, c) })
+	return t.runAgent(ctx, agent, server, metrics, take, func(ctx context.Context) { watchFence(ctx, agent, door, c) })
 }
 
 // raise puts the fence in force, with every address shut.
-func (t *term) raise(c *cluster.Config) (*fence.Fence, error) {
+func (t *term) raise(c *cluster.Config) (*fence.Fence, lastGood, error) {
 	for _, name := range c.Interfaces() {
 		if _, err := net.InterfaceByName(name); err != nil {
-			return nil, &exitError{exitMachine, fmt.Errorf("interface %s: %w", name, err)}
+			return nil, lastGood{}, &exitError{exitMachine, fmt.Errorf("interface %s: %w", name, err)}
 		}
 	}
-	door, err := t.fence(c, c.Interfaces())
-	if err == nil {
+	door, good, err := t.fence(c, c.Interfaces())
+	if err == nil && door != nil {
 		// What an agent before left open: whether it is ours is found out first.
 		err = door.Only()
 	}
-	return door, t.refusedFence(err)
+	return door, good, t.refusedFence(err)
 }
 
 // newNode makes an agent. It can speak until silent is done.
@@ -201,7 +212,7 @@ func newNode(silent context.Context, c *cluster.Config, parts cluster.Parts, doo
 }
 
 // runAgent ends when the agent does; whatever else ends with an error ends it.
-func (t *term) runAgent(ctx context.Context, agent *cluster.Agent, server *control.Server, metrics *metricsServer, watch func(context.Context)) error {
+func (t *term) runAgent(ctx context.Context, agent *cluster.Agent, server *control.Server, metrics *metricsServer, take func(context.Context) error, watch func(context.Context)) error {
 	log := agent.Log
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -215,6 +226,7 @@ func (t *term) runAgent(ctx context.Context, agent *cluster.Agent, server *contr
 	})
 	jobs.Go(func() error { tellAlive(ctx, agent, log); return nil })
 	jobs.Go(func() error { watch(ctx); return nil })
+	jobs.Go(func() error { return take(ctx) })
 	// An interface that is made anew is guarded anew.
 	jobs.Go(func() error { return unlessDone(ctx, t.machine.host.Follow(ctx, log)) })
 	notifySystemd(log, daemon.SdNotifyReady)
@@ -250,6 +262,9 @@ func tellAlive(ctx context.Context, a *cluster.Agent, log *slog.Logger) {
 // watchFence has the agent hold nothing while the fence is not in force: somebody took it away, or an
 // interface is not guarded any more.
 func watchFence(ctx context.Context, a *cluster.Agent, door *fence.Fence, c *cluster.Config) {
+	if door == nil {
+		return // without addresses there is none
+	}
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {

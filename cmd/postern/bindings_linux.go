@@ -123,7 +123,7 @@ type book interface {
 var errNoBinding = errors.New("no binding")
 
 func (b *bindings) open() (book, error) {
-	c, err := readRelayConfig(b.config)
+	c, _, err := readRelayConfig(b.t, b.config)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (b *bindings) open() (book, error) {
 	if err != nil {
 		return nil, &exitError{exitMachine, err}
 	}
-	return database{store}, nil
+	return database{store, c.Static}, nil
 }
 
 // use opens the book for fn.
@@ -291,7 +291,10 @@ func (b *bindings) export() error {
 }
 
 // database is the bindings of a relay that does not run.
-type database struct{ *binding.Store }
+type database struct {
+	*binding.Store
+	static []relay.Static
+}
 
 func (d database) all() (list []relay.Item, err error) {
 	err = d.Load(func(b binding.Binding) { list = append(list, relay.NewItem(&b)) })
@@ -300,6 +303,11 @@ func (d database) all() (list []relay.Item, err error) {
 }
 
 func (d database) remove(ip binding.IPv4) error {
+	for _, s := range d.static {
+		if s.IP == ip {
+			return errors.New("it is bound in the configuration")
+		}
+	}
 	var gone []binding.Change
 	err := d.Load(func(b binding.Binding) {
 		if b.IP == ip {

@@ -5,7 +5,7 @@ import "github.com/spf13/cobra"
 // platformCommands are those that need Linux.
 func platformCommands(t *term) []*cobra.Command {
 	return []*cobra.Command{newApply(t), newConfirm(t), newRollback(t), newRun(t), newStatus(t), newList(t), newFlush(t), newSet(t),
-		newMonitor(t), newDoctor(t), newDemo(t), newRelay(t), newBindings(t), newAgent(t), newVips(t)}
+		newMonitor(t), newDoctor(t), newDemo(t), newRelay(t), newBindings(t), newAgent(t), newVips(t), newCluster(t)}
 }
 
 func newDemo(t *term) *cobra.Command {

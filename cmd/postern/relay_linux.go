@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"strconv"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
@@ -34,6 +33,10 @@ of a bridge.
 
 An ACK gets to its client when its binding is on disk. What was put into the set
 stays there when relay ends, until each lease does.
+
+It reads its configuration again when that changes or at SIGHUP: bindings stay, and
+what clients have asked is answered. A file that is wrong is reported and changes
+nothing. To systemd it is a service of Type=notify-reload.
 
 It prints what nobody honest sends: a line, or with --json an object.`,
 		Example: `  postern relay --config /etc/postern/relay.yaml
@@ -64,21 +67,20 @@ type relayCommand struct {
 	asJSON, quiet   bool
 }
 
-// readRelayConfig reads a relay.yaml.
-func readRelayConfig(name string) (*relay.Config, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fileError(err)
+// readRelayConfig reads a relay.yaml. What is wrong with it goes to errs.
+func readRelayConfig(t *term, name string) (c *relay.Config, text []byte, err error) {
+	if text, err = os.ReadFile(name); err != nil {
+		return nil, nil, fileError(err)
 	}
-	c, err := relay.ParseConfig(name, text)
-	if err != nil {
-		return nil, &exitError{exitNo, err}
+	if c, err = relay.ParseConfig(name, text); err != nil {
+		fmt.Fprintln(t.errs, err)
+		return nil, nil, answerNo
 	}
-	return c, nil
+	return c, text, nil
 }
 
 func (r *relayCommand) run(ctx context.Context) error {
-	c, err := readRelayConfig(r.config)
+	c, text, err := readRelayConfig(r.t, r.config)
 	if err != nil {
 		return err
 	}
@@ -86,7 +88,7 @@ func (r *relayCommand) run(ctx context.Context) error {
 	if !r.quiet {
 		o.Event = r.print
 	}
-	if c.Set != "" {
+	if len(c.Set) > 0 {
 		o.Sets = r.sets(c)
 	}
 	agent, err := relay.New(c, o)
@@ -104,14 +106,21 @@ func (r *relayCommand) run(ctx context.Context) error {
 		return err
 	}
 	defer metrics.Close()
+	watch, err := watchFile(r.config)
+	if err != nil {
+		return &exitError{exitMachine, err}
+	}
+	defer watch.Close()
 	jobs, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { _ = metrics.Close() })()
 	jobs.Go(metrics.serve)
 	jobs.Go(func() error { return agent.Serve(ctx, control) })
+	jobs.Go(func() error { watch.run(ctx, o.Log); return nil })
 	jobs.Go(func() error {
 		return agent.Run(ctx, func() {
 			o.Log.Info("ready", "bindings", agent.Len())
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // without systemd there is nobody to tell
+			reloads := relayReloads{r.t, agent, o.Log, r.config, text}
+			jobs.Go(func() error { reloads.run(ctx, watch.changed); return nil })
 		})
 	})
 	if err := jobs.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/postern-fw/postern/relay"
 	"github.com/postern-fw/postern/relay/binding"
 )
 
@@ -50,7 +52,9 @@ func bindingsCommands(t *testing.T, config, dir string, static int) {
 		{"show 10.1.0.101", 0, 1, "02:00:00:00:00:02"},
 		{"show 02:00:00:00:00:02", 0, 1, "10.1.0.101"},
 		{"show veth1", 0, 2, "10.1.0.101"},
+		{"show --json 10.1.0.101", 0, 1, `{"ip":"10.1.0.101","mac":"02:00:00:00:00:02","interface":"veth1","vlan":5,"server":"0.0.0.0"}`},
 		{"show 10.9.9.9", 1, 0, ""},
+		{"export", 0, 2 + static, `"ip":"10.1.0.100"`},
 		{"export --format dnsmasq", 0, 2 + static, "0 02:00:00:00:00:01 10.1.0.100 * 01:02"},
 		{"export --format isc", 0, -1, "lease 10.1.0.101 {"},
 		{"export --format kea", 0, -1, "10.1.0.101,02:00:00:00:00:02,"},
@@ -66,6 +70,44 @@ func bindingsCommands(t *testing.T, config, dir string, static int) {
 		code, out, errs := command(t, append(strings.Fields("bindings "+tt.args), "-c", config)...)
 		if code != tt.code || !strings.Contains(out, tt.want) || tt.lines >= 0 && strings.Count(out, "\n") != tt.lines || (code != 0) != (errs != "") {
 			t.Errorf("bindings %s: %d, want %d\n%s%s", tt.args, code, tt.code, out, errs)
+		}
+	}
+}
+
+// What "export" has written "import" takes.
+func TestBindingsJSON(t *testing.T) {
+	config, dir := relayConfig(t)
+	file := filepath.Join(dir, "json")
+	for _, text := range []string{`{"ip":"10.1.0.7","mac":"02:00:00:00:00:07","interface":"veth7","client_id":"AQI=","server":"192.0.2.53","expiry":4102444800000000000}` + "\n", ""} {
+		must(t, os.WriteFile(file, []byte(text), 0o600))
+		if code, out, errs := command(t, "bindings", "import", "-c", config, file); code != 0 {
+			t.Errorf("%d: %s%s", code, out, errs)
+		}
+	}
+	code, out, _ := command(t, "bindings", "export", "-c", config)
+	if want := `{"ip":"10.1.0.7","mac":"02:00:00:00:00:07","interface":"veth7","client_id":"AQI=","server":"192.0.2.53","expiry":4102444800000000000}` + "\n"; code != 0 || out != want {
+		t.Errorf("%d: %q, want %q", code, out, want)
+	}
+	must(t, os.WriteFile(file, []byte(`{"ip":"ten"}`), 0o600))
+	if code, _, errs := command(t, "bindings", "import", "-c", config, file); code != 1 || !strings.Contains(errs, "is no IPv4 address") {
+		t.Errorf("%d: %s", code, errs)
+	}
+}
+
+// An event, for people and for programs.
+func TestRelayEvent(t *testing.T) {
+	sender := binding.MAC{2, 0, 0, 0, 0, 9}
+	e := relay.Event{Time: time.Date(2026, 11, 25, 2, 41, 43, 0, time.UTC), Reason: "giaddr-from-a-client", Interface: "veth1", VLAN: 7, Sender: &sender,
+		MAC: binding.MAC{2, 0, 0, 0, 0, 8}, Type: 1, XID: 0x3903f326}
+	for asJSON, want := range map[bool]string{
+		true: `{"time":"2026-11-25T02:41:43Z","reason":"giaddr-from-a-client","interface":"veth1","vlan":7,` +
+			`"sender":"02:00:00:00:00:09","mac":"02:00:00:00:00:08","type":1,"xid":956560166}` + "\n",
+		false: "2026-11-25 02:41:43.000000  giaddr-from-a-client          veth1:7 02:00:00:00:00:09  chaddr 02:00:00:00:00:08  type 1  xid 0x3903f326\n",
+	} {
+		var out bytes.Buffer
+		r := relayCommand{t: newTerm(nil, &out, io.Discard), asJSON: asJSON}
+		if r.print(&e); out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
 		}
 	}
 }

@@ -29,9 +29,44 @@ type bridge struct {
 	// attacker, victim and honest are the clients at the first three ports; the first two
 	// have addresses.
 	attacker, victim *client
+	// sets are those that hold the bindings.
+	sets []string
 }
 
 func newBridge(t testing.TB, guarded bool) *bridge {
+	t.Helper()
+	if guarded {
+		return newBridgeUnder(t, []string{"bindings"}, "relay-guard.yaml")
+	}
+	return newBridgeUnder(t, nil, "")
+}
+
+// newBridgeUnder is one with a policy of the project's in force, whose sets the agent keeps; "" is none.
+func newBridgeUnder(t testing.TB, sets []string, policy string, replace ...string) *bridge {
+	t.Helper()
+	b := newPorts(t)
+	if policy != "" {
+		b.guard(policy, replace...)
+		b.sets = sets
+	}
+	b.snoop("")
+	b.attacker, b.victim = b.client(0), b.client(1)
+	return b
+}
+
+// snoop starts the server and the agent, whose interfaces have these keys.
+func (b *bridge) snoop(keys string) {
+	b.t.Helper()
+	servers[2].start(b.t, b.up, 1, 600).Says(b.t, servers[2].ready)
+	set := ""
+	if b.host.Root != "" {
+		set = "set: [" + strings.Join(b.sets, ", ") + "]\nbpffs: " + b.host.Root
+	}
+	b.relay(labtest.Write(b.t, b.dir, "relay.yaml", 0o600, "mode: snoop\ndatabase: "+b.dir+"/relay.db\nservers: [10.1.0.1]\ninterfaces: [{names: ['veth*']"+keys+"}]\n"+set+"\n"))
+}
+
+// newPorts is the bridge alone.
+func newPorts(t testing.TB) *bridge {
 	t.Helper()
 	b := &bridge{site: newSite(t, 0)}
 	labtest.Address(t, b.up, serverEnd, "10.1.0.1/16")
@@ -54,16 +89,6 @@ func newBridge(t testing.TB, guarded bool) *bridge {
 		labtest.In(t, p, agentEnd, func() error { return netlink.LinkSetMasterByIndex(mustLink(p.Ifi[agentEnd].Name), master) })
 		b.ports = append(b.ports, p)
 	}
-	if guarded {
-		b.guard("relay-guard.yaml")
-	}
-	servers[2].start(t, b.up, 1, 600).Says(t, servers[2].ready)
-	set := ""
-	if guarded {
-		set = "set: bindings\nbpffs: " + b.host.Root
-	}
-	b.relay(labtest.Write(t, b.dir, "relay.yaml", 0o600, "mode: snoop\ndatabase: "+b.dir+"/relay.db\nservers: [10.1.0.1]\ninterfaces: [{names: ['veth*']}]\n"+set+"\n"))
-	b.attacker, b.victim = b.client(0), b.client(1)
 	return b
 }
 
@@ -83,11 +108,16 @@ func (s *site) guard(name string, replace ...string) {
 			labtest.Cannot(s.t, err.Error())
 		}
 	}
+	s.enforce(name, strings.NewReplacer(replace...).Replace(labtest.Example(s.t, name)))
+}
+
+// enforce puts a policy in force at the agent's end.
+func (s *site) enforce(name, text string) {
+	s.t.Helper()
 	root, unmount, err := lab.BPFFS()
 	must(s.t, err)
 	s.t.Cleanup(unmount)
 	s.host = kernel.Host{Root: root, NetNS: int(s.up.NS[agentEnd])}
-	text := strings.NewReplacer(replace...).Replace(labtest.Example(s.t, name))
 	status, err := s.host.Apply(kernel.Source{Name: name, Text: []byte(text)}, kernel.ApplyOptions{})
 	must(s.t, err)
 	for _, w := range status.Warnings {
@@ -120,8 +150,8 @@ func (b *bridge) client(port int) *client {
 	b.eventually("the binding is known", func() bool {
 		return b.bindings()[c.ip.String()].Interface == b.ports[port].Ifi[agentEnd].Name
 	})
-	if b.host.Root != "" {
-		b.eventually("the binding is in force", func() bool { return b.has(c.ip.String()) })
+	for _, set := range b.sets {
+		b.eventually("the binding is in force", func() bool { return b.holds(set, c.ip.String()) })
 	}
 	return c
 }
@@ -129,7 +159,12 @@ func (b *bridge) client(port int) *client {
 // has tells whether an address is in the set in force.
 func (s *site) has(ip string) bool {
 	s.t.Helper()
-	list, err := s.host.ListSet("bindings")
+	return s.holds("bindings", ip)
+}
+
+func (s *site) holds(set, ip string) bool {
+	s.t.Helper()
+	list, err := s.host.ListSet(set)
 	must(s.t, err)
 	for _, e := range list {
 		if e.Text[len(e.Text)-1] == ip {
@@ -181,8 +216,14 @@ type tally struct {
 
 func (b *bridge) tally(matches ...string) *tally {
 	b.t.Helper()
+	return b.tallyAt([]*lab.Pair{b.victim.p, b.ports[2], b.up}, matches...)
+}
+
+// tallyAt is one of what arrives at the far ends of some pairs.
+func (b *bridge) tallyAt(pairs []*lab.Pair, matches ...string) *tally {
+	b.t.Helper()
 	s := &tally{t: b.t, count: map[string]int{}, exprs: map[string]filter.Expr{}}
-	for _, p := range []*lab.Pair{b.victim.p, b.ports[2], b.up} {
+	for _, p := range pairs {
 		r, err := p.Receive(clientEnd)
 		must(b.t, err)
 		b.t.Cleanup(func() { r.Close() })

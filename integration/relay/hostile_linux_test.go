@@ -2,13 +2,17 @@ package relay
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 
 	"github.com/postern-fw/postern/integration/lab/labtest"
+	"github.com/postern-fw/postern/relay"
+	"github.com/postern-fw/postern/relay/binding"
 	"github.com/postern-fw/postern/relay/wire"
 )
 
@@ -18,7 +22,7 @@ func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
 	stub(t, s.up)
-	s.relay(s.config("interfaces: [{names: [seg1]}, {names: [seg2], trusted: true}]", "hops: 4"))
+	g := s.relay(s.config("interfaces: [{names: [seg1]}, {names: [seg2], trusted: true}]", "hops: 4"), "--json")
 	c := newCrowd(t, s.segments[0])
 	second := newCrowd(t, s.segments[1])
 	mac := [6]byte{2, 0, 0, 0, 0, 9}
@@ -90,6 +94,24 @@ func TestHostileClients(t *testing.T) {
 	}
 	honest := newClient(t, s.segments[0])
 	checkBinding(s, honest, honest.lease())
+	events := map[string]relay.Event{}
+	for line := range strings.Lines(g.Output()) {
+		var e relay.Event
+		if strings.HasPrefix(line, "{") && json.Unmarshal([]byte(line), &e) == nil {
+			events[e.Reason] = e
+		}
+	}
+	if e := events["chaddr-not-the-senders"]; e.Interface != "seg1" || e.Sender == nil || *e.Sender != mac || e.MAC != (binding.MAC{2, 0, 0, 0, 0, 8}) || e.Type != 1 || e.Time.IsZero() {
+		t.Errorf("the event of another's chaddr: %+v", e)
+	}
+	for _, reason := range []string{"giaddr-from-a-client", "option-82-from-a-client", "server-message-from-a-client", "too-many-hops", "not-the-clients-lease"} {
+		if _, ok := events[reason]; !ok {
+			t.Errorf("no event %s", reason)
+		}
+	}
+	if _, ok := events["bad-checksum"]; ok {
+		t.Error("what just went wrong is an event")
+	}
 }
 
 // TestHostileServers: likewise for what comes from where the servers are.

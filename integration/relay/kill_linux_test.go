@@ -89,7 +89,7 @@ func (c *crowd) given() (list []string) {
 }
 
 // unlimited takes the pace of the example's port away, which is not what is tested.
-var unlimited = []string{`["veth*"]`, `["seg*"]`, "{rate: 5/s, burst: 20, per: iface.mac}", "{rate: 1000000/s, burst: 1000000, per: iface.mac}"}
+var unlimited = []string{`["veth*"]`, `["seg*"]`, "{rate: 30/m, burst: 20, per: iface.name}", "{rate: 1000000/s, burst: 1000000, per: iface.name}"}
 
 // TestKill: kill -9 during load. Every binding whose ACK has reached its client is there after it,
 // in the database and in the firewall, and who has an address is not cut off for one frame.

@@ -70,14 +70,16 @@ func template(t testing.TB, dir, name string, typ dhcpv4.MessageType) string {
 // agents are ours and ISC's.
 var agents = []struct {
 	name  string
-	start func(s *site)
+	start func(s *site) *labtest.Program
 }{
-	{"postern relay", func(s *site) {
-		s.relay(s.config(`interfaces: [{names: ["seg*"], trusted: true}]`), "--quiet")
+	{"postern relay", func(s *site) *labtest.Program {
+		return s.relay(s.config(`interfaces: [{names: ["seg*"], trusted: true}]`), "--quiet")
 	}},
-	{"ISC dhcrelay", func(s *site) {
-		labtest.Start(s.t, s.up, agentEnd, nil, labtest.Tool(s.t, "dhcrelay", "isc-dhcp-relay"),
-			"-4", "-d", "-a", "--no-pid", "-id", "seg1", "-iu", "near", "192.0.2.53").Says(s.t, "Sending on")
+	{"ISC dhcrelay", func(s *site) *labtest.Program {
+		g := labtest.Start(s.t, s.up, agentEnd, nil, labtest.Tool(s.t, "dhcrelay", "isc-dhcp-relay"),
+			"-4", "-d", "-a", "--no-pid", "-id", "seg1", "-iu", "near", "192.0.2.53")
+		g.Says(s.t, "Sending on")
+		return g
 	}},
 }
 
@@ -105,7 +107,7 @@ func TestLoad(t *testing.T) {
 // as the server, and with one that is no bottleneck.
 func BenchmarkLoad(b *testing.B) {
 	for _, server := range []string{"Kea", "stub"} {
-		for _, rate := range []int{1000, 2000, 4000, 8000, 16000} {
+		for _, rate := range []int{1000, 2000, 4000, 8000, 16000, 24000} {
 			for _, agent := range agents {
 				b.Run(fmt.Sprintf("%s/%d/%s", server, rate, agent.name), func(b *testing.B) {
 					s := newSite(b, 1)
@@ -115,11 +117,14 @@ func BenchmarkLoad(b *testing.B) {
 					} else {
 						servers[1].serve(s, 600)
 					}
-					agent.start(s)
+					g := agent.start(s)
 					for b.Loop() {
+						before := g.CPU(b)
 						done, lost := load(b, s.segments[0], rate, 3)
 						b.ReportMetric(done, "exchanges/s")
 						b.ReportMetric(float64(lost), "lost")
+						// perfdhcp counts the second for which it waits for the last answers.
+						b.ReportMetric(float64((g.CPU(b)-before).Microseconds())/(done*4), "CPU-µs/exchange")
 					}
 				})
 			}

@@ -20,14 +20,16 @@ type Request struct {
 	// Address is the one that it asks for, or that the client has; 0 if it names none.
 	Address  IPv4
 	ClientID string
+	// Via is the caller's: by what it went on.
+	Via any
 	// At is when it was seen, as an instant of CLOCK_BOOTTIME: leases count from there, so
 	// that a slow answer does not lengthen them.
 	At int64
 }
 
 const (
-	// answerTime is how long an answer may take (RFC 7513, MAX_DHCP_RESPONSE_TIME).
-	answerTime = int64(120 * time.Second)
+	// AnswerTime is how long an answer may take (RFC 7513, MAX_DHCP_RESPONSE_TIME).
+	AnswerTime = int64(120 * time.Second)
 	// maxPending bounds the requests of an interface that are remembered: whoever sends
 	// more at a time crowds out its own interface's oldest ones, and no other's.
 	maxPending = 8192
@@ -65,5 +67,5 @@ func (p *pending) put(r Request) {
 
 func (p *pending) get(k requestKey, now int64) (Request, bool) {
 	r, ok := p.byKey[k]
-	return r, ok && now-r.At <= answerTime
+	return r, ok && now-r.At <= AnswerTime
 }

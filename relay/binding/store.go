@@ -19,10 +19,15 @@ var (
 	ErrDatabase = errors.New("not a database of bindings")
 )
 
-var bucket = []byte("bindings 1")
+// The buckets: what is held, by address, and what has ended and may still be in a set of
+// the firewall.
+var (
+	bucket  = []byte("bindings 1")
+	leaving = []byte("leaving 1")
+)
 
-// Store is bindings on disk, in a bbolt database: keys are addresses. What Commit has
-// returned for is there after a crash.
+// Store is bindings on disk, in a bbolt database. What Commit has returned for is there after
+// a crash.
 type Store struct {
 	db   *bbolt.DB
 	boot [8]byte
@@ -46,9 +51,9 @@ func Open(path string) (*Store, error) {
 	if err == nil {
 		copy(s.boot[:], id)
 		err = db.Update(func(tx *bbolt.Tx) error {
-			b, err := tx.CreateBucketIfNotExists(bucket)
+			_, err := tx.CreateBucketIfNotExists(bucket)
 			if err == nil {
-				b.FillPercent = 0.9 // addresses are given in order, mostly
+				_, err = tx.CreateBucketIfNotExists(leaving)
 			}
 			return err
 		})
@@ -63,16 +68,22 @@ func Open(path string) (*Store, error) {
 // Close closes it.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Commit writes changes, all or none. When it returns nil they are on disk.
-func (s *Store) Commit(changes []Change) error {
-	if len(changes) == 0 {
+// Commit writes changes, all or none. When it returns nil they are on disk. A binding that ends
+// by them, or whose address another takes, is Leaving from then on; those in left no longer are.
+func (s *Store) Commit(changes []Change, left ...Binding) error {
+	if len(changes) == 0 && len(left) == 0 {
 		return nil
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
+		w := writer{s, tx.Bucket(bucket), tx.Bucket(leaving)}
+		w.held.FillPercent = 0.9 // addresses are given in order, mostly
+		for i := range left {
+			if err := w.leaving.Delete(leavingKey(&left[i])); err != nil {
+				return err
+			}
+		}
 		for i := range changes {
-			c := &changes[i]
-			if err := s.write(b, c); err != nil {
+			if err := w.write(&changes[i]); err != nil {
 				return err
 			}
 		}
@@ -80,20 +91,59 @@ func (s *Store) Commit(changes []Change) error {
 	})
 }
 
-func (s *Store) write(b *bbolt.Bucket, c *Change) error {
+// writer is a transaction.
+type writer struct {
+	*Store
+	held, leaving *bbolt.Bucket
+}
+
+// write does what Table.Apply does.
+func (w *writer) write(c *Change) error {
 	var key [4]byte
 	binary.BigEndian.PutUint32(key[:], uint32(c.IP))
-	if !c.Gone {
-		if c.Static {
-			return nil // the configuration has it
+	var old Binding
+	was := w.held.Get(key[:])
+	if was != nil {
+		var err error
+		if old, err = w.decode(key[:], was); err != nil {
+			return err
 		}
-		return b.Put(key[:], s.encode(&c.Binding))
 	}
-	// Its place may have been taken.
-	if old, err := s.decode(key[:], b.Get(key[:])); err != nil || old.MAC != c.MAC || old.Place != c.Place {
+	same := was != nil && old.MAC == c.MAC && old.Place == c.Place
+	if was != nil && old.Static && !c.Static || c.Gone && !same {
 		return nil
 	}
-	return b.Delete(key[:])
+	if was != nil && (c.Gone || !same) {
+		if err := w.leaving.Put(leavingKey(&old), nil); err != nil {
+			return err
+		}
+	}
+	if c.Gone {
+		return w.held.Delete(key[:])
+	}
+	return w.held.Put(key[:], w.encode(&c.Binding))
+}
+
+// leavingKey is what an element of a set may be made of.
+func leavingKey(b *Binding) []byte {
+	out := binary.BigEndian.AppendUint32(nil, uint32(b.IP))
+	out = append(out, b.MAC[:]...)
+	return append(binary.BigEndian.AppendUint16(out, b.VLAN), b.Interface...)
+}
+
+// Leaving calls fn with each binding that has ended and may still be in a set.
+func (s *Store) Leaving(fn func(Binding)) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(leaving).ForEach(func(k, _ []byte) error {
+			if len(k) < 12 {
+				return fmt.Errorf("%w: %x leaves", ErrDatabase, k)
+			}
+			b := Binding{IP: IPv4(binary.BigEndian.Uint32(k)), MAC: MAC(k[4:10])}
+			b.VLAN, b.Interface = binary.BigEndian.Uint16(k[10:]), string(k[12:])
+			fn(b)
+			return nil
+		})
+	})
 }
 
 // Load calls fn with each binding. Deadlines of another boot are found from the wall clock.
@@ -113,10 +163,18 @@ func (s *Store) Load(fn func(Binding)) error {
 // (2), the length of the interface's name (1), the name, and the client identifier.
 const fixed = 8 + 8 + 8 + 4 + 6 + 2 + 1
 
+// static stands for the expiry of bindings of the configuration: what it has no longer has to
+// leave the firewall's set.
+const static = -1
+
 func (s *Store) encode(b *Binding) []byte {
 	out := make([]byte, 0, fixed+len(b.Interface)+len(b.ClientID))
 	out = append(out, s.boot[:]...)
-	out = binary.BigEndian.AppendUint64(out, uint64(b.Expiry))
+	expiry := b.Expiry
+	if b.Static {
+		expiry = static
+	}
+	out = binary.BigEndian.AppendUint64(out, uint64(expiry))
 	out = binary.BigEndian.AppendUint64(out, uint64(b.Deadline))
 	out = binary.BigEndian.AppendUint32(out, uint32(b.Server))
 	out = append(out, b.MAC[:]...)
@@ -134,6 +192,9 @@ func (s *Store) decode(k, v []byte) (b Binding, err error) {
 	b.Server = IPv4(binary.BigEndian.Uint32(v[24:]))
 	copy(b.MAC[:], v[28:])
 	b.VLAN = binary.BigEndian.Uint16(v[34:])
+	if b.Static = b.Expiry == static; b.Static {
+		b.Expiry, b.Deadline = 0, 0
+	}
 	name := int(v[fixed-1])
 	b.Interface, b.ClientID = string(v[fixed:fixed+name]), string(v[fixed+name:])
 	if b.Deadline != 0 && !bytes.Equal(v[:8], s.boot[:]) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,17 +48,53 @@ func TestStore(t *testing.T) {
 	}
 	must(t, s.Close())
 	s = open(t, path)
-	if got := all(t, s); len(got) != 2 || got[b.IP] != b || got[2] != never {
+	if got := all(t, s); len(got) != 3 || got[b.IP] != b || got[2] != never || got[3] != static {
 		t.Errorf("%+v", got)
 	}
 	// What another has taken over is not taken away.
 	must(t, s.Commit([]Change{{Binding: Binding{IP: b.IP, MAC: bob, Place: b.Place}, Gone: true}}))
+	if got := all(t, s); len(got) != 3 || len(gone(t, s)) != 0 {
+		t.Errorf("%+v, leaving %v", got, gone(t, s))
+	}
+	must(t, s.Commit([]Change{{Binding: b, Gone: true}}))
 	if got := all(t, s); len(got) != 2 {
 		t.Errorf("%+v", got)
 	}
-	must(t, s.Commit([]Change{{Binding: b, Gone: true}}))
-	if got := all(t, s); len(got) != 1 {
-		t.Errorf("%+v", got)
+}
+
+func gone(t testing.TB, s *Store) (list []string) {
+	t.Helper()
+	must(t, s.Leaving(func(b Binding) { list = append(list, b.String()) }))
+	return list
+}
+
+// What has ended, or been taken over, is remembered until it has left the firewall's set. Static
+// bindings give way to nothing but the configuration.
+func TestLeaving(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	first, second := Binding{IP: 1, MAC: alice, Place: Place{"veth1", 7}}, Binding{IP: 1, MAC: bob, Place: port2}
+	static := Binding{IP: 1, MAC: alice, Place: port1, Static: true}
+	for _, tt := range []struct {
+		change Change
+		held   Binding
+		leave  []string
+	}{
+		{Change{Binding: first}, first, nil},
+		{Change{Binding: first}, first, nil}, // renewed
+		{Change{Binding: second}, second, []string{first.String()}},
+		{Change{Binding: static}, static, []string{second.String()}},
+		{Change{Binding: first}, static, nil},
+		{Change{Binding: Binding{IP: 1, MAC: alice, Place: port1}, Gone: true}, static, nil},
+		{Change{Binding: static, Gone: true}, Binding{}, []string{static.String()}},
+	} {
+		must(t, s.Commit([]Change{tt.change}))
+		if got, leave := all(t, s)[1], gone(t, s); got != tt.held || !slices.Equal(leave, tt.leave) {
+			t.Errorf("after %v: held %v, want %v; leaving %v, want %v", tt.change, got, tt.held, leave, tt.leave)
+		}
+		must(t, s.Commit(nil, first, second, static))
+		if leave := gone(t, s); leave != nil {
+			t.Errorf("after all have left, %v leave", leave)
+		}
 	}
 }
 

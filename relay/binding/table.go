@@ -13,6 +13,8 @@ var (
 	ErrNotHeld = errors.New("not the client's own lease")
 	// ErrTooMany: an interface has more clients than it may have.
 	ErrTooMany = errors.New("too many clients")
+	// ErrTooFast: a client asks more often than any that means it.
+	ErrTooFast = errors.New("a client asks too often")
 )
 
 // Change is a binding to be kept, or, if Gone, one to be forgotten.
@@ -42,50 +44,9 @@ type entry struct {
 	static           bool
 }
 
-// port is what is known of an interface beside its bindings.
-type port struct {
-	pending
-	// limit is how many clients may be there; 0 is any number.
-	limit   int
-	clients map[identity]client
-}
-
-// identity is a client to servers: each gets an address of its own.
-type identity struct {
-	mac MAC
-	id  string
-}
-
-// client counts a client's bindings, and when it last asked for one.
-type client struct {
-	held  int
-	asked int64
-}
-
 // NewTable is an empty one.
 func NewTable() *Table {
 	return &Table{held: map[IPv4]entry{}, index: map[string]uint32{}, ports: map[string]*port{}}
-}
-
-// Limit bounds the clients of an interface: those that hold an address there, or
-// that have asked for one in the last two minutes, since servers keep what they have
-// offered for about so long. 0 is no bound.
-func (t *Table) Limit(iface string, clients int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p := t.port(iface)
-	p.limit, p.clients = clients, nil
-	if clients == 0 {
-		return
-	}
-	p.clients = map[identity]client{}
-	for _, e := range t.held {
-		if t.names[e.iface] == iface {
-			c := p.clients[identity{e.mac, e.clientID}]
-			c.held++
-			p.clients[identity{e.mac, e.clientID}] = c
-		}
-	}
 }
 
 func (t *Table) port(iface string) *port {
@@ -97,34 +58,18 @@ func (t *Table) port(iface string) *port {
 	return p
 }
 
-// Asked notes a client's DISCOVER, REQUEST or INFORM. It fails with ErrTooMany.
+// Asked notes a client's DISCOVER, REQUEST or INFORM. It fails with ErrTooMany or ErrTooFast.
 func (t *Table) Asked(iface string, r Request) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.port(iface)
-	if p.limit > 0 && !p.admit(identity{r.MAC, r.ClientID}, r.At) {
-		return ErrTooMany
+	if p.limit > 0 {
+		if err := p.admit(identity{r.MAC, r.ClientID}, r.At); err != nil {
+			return err
+		}
 	}
 	p.put(r)
 	return nil
-}
-
-// admit says whether there is room for a client.
-func (p *port) admit(who identity, now int64) bool {
-	c, known := p.clients[who]
-	if !known && len(p.clients) >= p.limit {
-		for m, c := range p.clients {
-			if c.held == 0 && now-c.asked > answerTime {
-				delete(p.clients, m)
-			}
-		}
-		if len(p.clients) >= p.limit {
-			return false
-		}
-	}
-	c.asked = now
-	p.clients[who] = c
-	return true
 }
 
 // Answered finds the request that an answer belongs to. It fails with ErrNoRequest.
@@ -201,19 +146,6 @@ func (t *Table) put(b *Binding) {
 func (t *Table) forget(b *Binding) {
 	delete(t.held, b.IP)
 	t.count(b, -1)
-}
-
-func (t *Table) count(b *Binding, n int) {
-	p := t.ports[b.Interface]
-	if p == nil || p.clients == nil {
-		return
-	}
-	who := identity{b.MAC, b.ClientID}
-	c := p.clients[who]
-	c.held += n
-	if p.clients[who] = c; c.held == 0 && c.asked == 0 {
-		delete(p.clients, who)
-	}
 }
 
 func (t *Table) get(ip IPv4) (Binding, bool) {

@@ -38,8 +38,8 @@ func TestAnswered(t *testing.T) {
 		err  error
 	}{
 		{"in time", port1, alice, 7, 2 * second, nil},
-		{"as late as may be", port1, alice, 7, second + answerTime, nil},
-		{"too late", port1, alice, 7, second + answerTime + 1, ErrNoRequest},
+		{"as late as may be", port1, alice, 7, second + AnswerTime, nil},
+		{"too late", port1, alice, 7, second + AnswerTime + 1, ErrNoRequest},
 		{"at another port", port2, alice, 7, second, ErrNoRequest},
 		{"on another VLAN", Place{"veth1", 5}, alice, 7, second, ErrNoRequest},
 		{"another client", port1, bob, 7, second, ErrNoRequest},
@@ -146,8 +146,8 @@ func TestLimit(t *testing.T) {
 		{"and for no third", 3, second, ErrTooMany},
 		{"who has an address goes on", 1, second, nil},
 		{"who was there goes on", 2, second, nil},
-		{"who got none is forgotten after a while", 3, second + answerTime + 1, nil},
-		{"who has one is not", 4, second + 2*answerTime, ErrTooMany},
+		{"who got none is forgotten after a while", 3, second + AnswerTime + 1, nil},
+		{"who has one is not", 4, second + 2*AnswerTime, ErrTooMany},
 	} {
 		if err := ask(tt.last, tt.now); !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
@@ -195,5 +195,62 @@ func TestExpired(t *testing.T) {
 	}
 	if list := table.Expired(100*second, 10); len(list) != 1 || list[0].IP != 1 || !list[0].Gone {
 		t.Errorf("%v", list)
+	}
+}
+
+// A flood of invented clients, which ask once each, leaves room for those who ask again; all together
+// they cost twice the addresses of the limit, and no more.
+func TestFlood(t *testing.T) {
+	const limit = 4
+	table := NewTable()
+	table.Limit("veth1", limit)
+	taken := 0
+	ask := func(mac MAC, now int64) bool {
+		err := table.Asked("veth1", Request{MAC: mac, At: now})
+		return err == nil
+	}
+	flood := func(from, to int64) {
+		for now := from; now < to; now += second / 10_000 {
+			if ask(MAC{6, 0, byte(now >> 40), byte(now >> 32), byte(now >> 24), byte(now >> 16)}, now) {
+				taken++
+			}
+		}
+	}
+	flood(second, 2*second)
+	if ask(alice, 2*second) || ask(alice, 2*second+againAfter-1) {
+		t.Error("who asks for the first time has room")
+	}
+	flood(2*second, 6*second)
+	if !ask(alice, 6*second) || !ask(alice, 6*second+1) {
+		t.Error("who asks again has none")
+	}
+	if taken != limit {
+		t.Errorf("the flood has %d places", taken)
+	}
+	// Invented clients that ask twice.
+	for i := range byte(100) {
+		now := 7*second + int64(i)
+		if ask(MAC{10, 0, 0, 0, 0, i}, now); ask(MAC{10, 0, 0, 0, 0, i}, now+againAfter) {
+			taken++
+		}
+	}
+	if taken != 2*limit-1 {
+		t.Errorf("%d places in all beside the one of who asked again, with a limit of %d", taken, limit)
+	}
+}
+
+func TestPace(t *testing.T) {
+	table := NewTable()
+	table.Limit("veth1", 4)
+	for i := range 2 * burst {
+		if err := table.Asked("veth1", Request{MAC: alice, XID: uint32(i), At: second}); errors.Is(err, ErrTooFast) != (i >= burst) {
+			t.Errorf("message %d at once: %v", i+1, err)
+		}
+	}
+	if err := table.Asked("veth1", Request{MAC: alice, At: second + pace}); err != nil {
+		t.Errorf("a little later: %v", err)
+	}
+	if err := table.Asked("veth1", Request{MAC: bob, At: second}); err != nil {
+		t.Errorf("another client: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,19 +24,25 @@ type Sets interface {
 	ListSet(set string) ([]kernel.Element, error)
 }
 
+// Held tells who has an address.
+type Held func(binding.IPv4) (binding.Binding, bool)
+
 // Set is one of them. It belongs to one goroutine.
 type Set struct {
 	sets   Sets
 	name   string
+	held   Held
 	log    *slog.Logger
 	parts  []string
 	behind bool
 	failed string
+	// leaving are bindings that have ended and may still be in the set.
+	leaving []binding.Binding
 }
 
 // New takes a set by its name. It need not be there yet.
-func New(sets Sets, name string, log *slog.Logger) *Set {
-	return &Set{sets: sets, name: name, log: log, behind: true}
+func New(sets Sets, name string, held Held, log *slog.Logger) *Set {
+	return &Set{sets: sets, name: name, held: held, log: log, behind: true}
 }
 
 // Behind says that the set may lack bindings, since the last change to it has failed.
@@ -85,14 +92,11 @@ func (s *Set) element(b *binding.Binding) []string {
 
 // Change takes bindings out that have ended, and puts new ones in.
 func (s *Set) Change(ended []binding.Binding, changes []binding.Change) {
+	s.leaving = append(s.leaving, ended...)
 	if s.behind {
 		return // the next Sync has them
 	}
-	var gone [][]string
-	for i := range ended {
-		gone = append(gone, s.element(&ended[i]))
-	}
-	err := s.delete(gone)
+	err := s.leave()
 	if err == nil {
 		ends := ends{}
 		last := map[binding.IPv4]bool{}
@@ -108,12 +112,22 @@ func (s *Set) Change(ended []binding.Binding, changes []binding.Change) {
 	s.told(err)
 }
 
-func (s *Set) delete(elements [][]string) error {
-	if len(elements) == 0 {
-		return nil
+// leave takes out what has ended, unless somebody holds it again.
+func (s *Set) leave() error {
+	var gone [][]string
+	for i := range s.leaving {
+		b := &s.leaving[i]
+		if now, ok := s.held(b.IP); !ok || !slices.Equal(s.element(&now), s.element(b)) {
+			gone = append(gone, s.element(b))
+		}
 	}
-	_, err := s.sets.DeleteFromSet(s.name, elements...)
-	return err
+	if len(gone) > 0 {
+		if _, err := s.sets.DeleteFromSet(s.name, gone...); err != nil {
+			return err
+		}
+	}
+	s.leaving = nil
+	return nil
 }
 
 // ends are elements by their deadline.
@@ -137,14 +151,21 @@ func (s *Set) add(e ends) error {
 	return nil
 }
 
-// Sync adds what the set lacks. What is there and no binding goes by its deadline: nothing
-// leaves the set because a process has started.
+// Sync takes out what has ended, and adds what the set lacks. What is there and was never a binding
+// stays: nothing leaves the set because a process has started.
 func (s *Set) Sync(all []binding.Binding) {
 	s.told(s.sync(all))
 }
 
 func (s *Set) sync(all []binding.Binding) error {
-	if err := s.learn(); err != nil {
+	err := s.learn()
+	if errors.Is(err, kernel.ErrNothing) || errors.Is(err, kernel.ErrNoSet) {
+		s.leaving = nil // there is nothing to leave
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.leave(); err != nil {
 		return err
 	}
 	list, err := s.sets.ListSet(s.name)

@@ -53,7 +53,7 @@ func (f *fake) ListSet(string) (list []kernel.Element, err error) {
 
 func newFake(types ...string) (*fake, *Set) {
 	f := &fake{types: types, elements: map[string]int64{}}
-	return f, New(f, "bindings", slog.New(slog.DiscardHandler))
+	return f, New(f, "bindings", func(binding.IPv4) (binding.Binding, bool) { return binding.Binding{}, false }, slog.New(slog.DiscardHandler))
 }
 
 func (f *fake) has() string { return strings.Join(slices.Sorted(maps.Keys(f.elements)), ", ") }
@@ -113,6 +113,7 @@ func TestChange(t *testing.T) {
 	}
 	// Given and released at once, and the other way round.
 	s.Change([]binding.Binding{one}, []binding.Change{{Binding: one}, {Binding: one, Gone: true}})
+	s.held = func(binding.IPv4) (binding.Binding, bool) { return two, true }
 	s.Change([]binding.Binding{two}, []binding.Change{{Binding: two, Gone: true}, {Binding: two}})
 	if f.has() != "10.1.0.2" {
 		t.Errorf("%q", f.has())
@@ -131,5 +132,34 @@ func TestBehind(t *testing.T) {
 	delete(f.elements, "10.1.0.1")
 	if s.Sync([]binding.Binding{bind(1, 600)}); s.Behind() || f.has() != "10.1.0.1" {
 		t.Errorf("behind: %t, %q", s.Behind(), f.has())
+	}
+}
+
+// What has ended leaves all sets, also one that fails for a while, and is remembered until then.
+func TestLeave(t *testing.T) {
+	f, ports := newFake("string", "ipv4")
+	other, hosts := newFake("ipv4")
+	g := &Group{Sets: []*Set{ports, hosts}}
+	one, two := bind(1, 0xffffffff), bind(2, 0xffffffff)
+	g.Leave([]binding.Binding{two})
+	f.elements["veth1 10.1.0.2"], other.elements["10.1.0.2"] = 0, 0
+	if left := g.Sync([]binding.Binding{one}); len(left) != 1 || f.has() != "veth1 10.1.0.1" || other.has() != "10.1.0.1" {
+		t.Errorf("left %v; %q, %q", left, f.has(), other.has())
+	}
+	other.err = errors.New("it fails")
+	if left := g.Change([]binding.Binding{one}, []binding.Change{{Binding: one, Gone: true}}); left != nil || f.has() != "" || !g.Behind() {
+		t.Errorf("left %v, %q", left, f.has())
+	}
+	if left := g.Change(nil, []binding.Change{{Binding: two}}); left != nil || f.has() != "veth1 10.1.0.2" {
+		t.Errorf("left %v, %q", left, f.has())
+	}
+	other.err = nil
+	if left := g.Sync([]binding.Binding{two}); len(left) != 1 || other.has() != "10.1.0.2" || g.Behind() {
+		t.Errorf("left %v, %q", left, other.has())
+	}
+	other.err = kernel.ErrNothing
+	g.Change([]binding.Binding{two}, nil)
+	if left := g.Sync(nil); len(left) != 1 || len(hosts.leaving) != 0 {
+		t.Errorf("of a set that is not there: left %v", left)
 	}
 }

@@ -2,11 +2,10 @@ package wire
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -94,8 +93,9 @@ func (b *Batch) Origin(i int) (o Origin) {
 
 // Socket is read by one goroutine, in batches.
 type Socket struct {
-	file *os.File
-	raw  syscall.RawConn
+	file   *os.File
+	raw    syscall.RawConn
+	closed atomic.Bool
 }
 
 // newSocket takes fd over.
@@ -106,11 +106,14 @@ func newSocket(fd int, name string) (*Socket, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &Socket{f, raw}, nil
+	return &Socket{file: f, raw: raw}, nil
 }
 
 // Close ends Read.
-func (s *Socket) Close() error { return s.file.Close() }
+func (s *Socket) Close() error {
+	s.closed.Store(true)
+	return s.file.Close()
+}
 
 // Read calls fn with what there is, as often as there is something, until the socket is
 // closed, which is no error.
@@ -123,7 +126,7 @@ func (s *Socket) Read(fn func(*Batch)) error {
 			return errno != unix.EAGAIN
 		})
 		switch {
-		case errors.Is(err, os.ErrClosed), errors.Is(err, io.EOF):
+		case err != nil && s.closed.Load():
 			return nil
 		case err != nil:
 			return err

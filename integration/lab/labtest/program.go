@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -122,6 +123,28 @@ func Start(t testing.TB, p *lab.Pair, i int, env []string, path string, args ...
 func (g *Program) Kill() {
 	_ = g.cmd.Process.Kill() // it may have ended
 	<-g.done
+}
+
+// CPU is the processor time that it has used, in both modes.
+func (g *Program) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// proc(5): utime and stime are the 14th and 15th field; the 2nd ends with a parenthesis.
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
+
+// Signal sends it a signal.
+func (g *Program) Signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := g.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("%s: %v", g.name, err)
+	}
 }
 
 // Says waits until the program has said text.
