@@ -12,8 +12,8 @@ bench:
 	go run -C integration/bench/plot . $(CURDIR)/docs/performance
 bench-quick:
 	$(MAKE) bench BENCH=-quick
-# A thousand failovers within the promised times, and each of keepalived's faults ten times: about a quarter of an hour on a machine
-# that does nothing else. Sixty failovers are part of test.
+# A thousand failovers within the promised times, and each of keepalived's faults ten times: 12 minutes on a machine that does little
+# else. Sixty failovers are part of test.
 fence:
 	POSTERN_FAILOVERS=1000 go test ./integration/fence -count 1 -timeout 2h -v
 ci:

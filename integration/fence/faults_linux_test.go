@@ -26,9 +26,8 @@ type fault struct {
 
 const (
 	lease = 3 * time.Second
-	// electing is what a lease lasts longer where etcd's leader is lost: its followers wait 1 to 2 s before they elect,
-	// perhaps twice; the new leader renews every lease and adds 1 s (lessor.Promote), and looks
-	// for leases that are over twice a second.
+	// electing is what a lease lasts longer where etcd's leader is lost: 3 s if its followers agree (TestLeaderDies), and they
+	// may have to wait for 1 to 2 s and elect once more.
 	electing = 6 * time.Second
 	// graceful is what a hand-over may take.
 	graceful = 200 * time.Millisecond
