@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-fw/postern/kernel"
@@ -59,6 +60,9 @@ type Node struct {
 	// Now is CLOCK_BOOTTIME in nanoseconds.
 	Now func() int64
 	Log *slog.Logger
+	// InForce is the number of the version in force, Wanted that of the one that is wanted here, Failed how often one was
+	// not taken: for who looks at it from beside.
+	InForce, Wanted, Failed atomic.Uint64
 
 	do    chan func()
 	state *State
@@ -174,6 +178,10 @@ func (n *Node) reconcile(ctx context.Context) time.Duration {
 	}
 	n.syncSets(ctx)
 	n.keep()
+	n.InForce.Store(n.current.Number)
+	if r := n.state.Rollout; r != nil {
+		n.Wanted.Store(r.Target(n.Name).Number)
+	}
 	if n.member() {
 		n.tell(ctx)
 		n.drive(ctx)
@@ -233,6 +241,7 @@ const again = int64(30 * time.Second)
 
 func (n *Node) failed(id ID, err error) {
 	n.Log.Error(fmt.Sprintf("version %d of the cluster's policy is not taken, what was in force is: %v", id.Number, err))
+	n.Failed.Add(1)
 	n.attempt, n.retry = &Attempt{ID: id, Error: Shown(err.Error(), maxCause)}, n.now+again
 }
 

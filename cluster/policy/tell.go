@@ -19,7 +19,7 @@ type told struct {
 }
 
 // every is how often counters are reported.
-const every = int64(10 * time.Second)
+const every = int64(5 * time.Second)
 
 // tell reports what has changed.
 func (n *Node) tell(ctx context.Context) {

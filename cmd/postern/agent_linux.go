@@ -22,6 +22,7 @@ import (
 	"github.com/postern-fw/postern/cluster/etcd"
 	"github.com/postern-fw/postern/cluster/fence"
 	"github.com/postern-fw/postern/cluster/health"
+	"github.com/postern-fw/postern/cluster/policy"
 	"github.com/postern-fw/postern/internal/control"
 	"github.com/postern-fw/postern/kernel"
 )
@@ -160,15 +161,17 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return t.refused(err)
 	}
 	serveAgent(mux, agent, election)
-	metrics, err := serveAgentMetrics(c.Metrics, agent, t)
+	var node *policy.Node
+	take := func(context.Context) error { return nil }
+	if c.Policy != nil {
+		node = t.clusterNode(c, election.(*etcd.Election), door, good, log)
+		take = node.Run
+	}
+	metrics, err := serveAgentMetrics(c.Metrics, agent, node, t)
 	if err != nil {
 		return err
 	}
 	defer metrics.Close()
-	take := func(context.Context) error { return nil }
-	if c.Policy != nil {
-		take = t.clusterNode(c, election.(*etcd.Election), door, good, log).Run
-	}
 	return t.runAgent(ctx, agent, server, metrics, take, func(ctx context.Context) { watchFence(ctx, agent, door, c) })
 }
 

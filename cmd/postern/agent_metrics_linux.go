@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/postern-fw/postern/cluster"
+	"github.com/postern-fw/postern/cluster/policy"
 )
 
 var (
@@ -25,16 +26,22 @@ var (
 	vipsGiven     = metric("vips_given_total", "Addresses that this node gave back.")
 	vipsLapsed    = metric("vips_lapsed_total", "Addresses that fell silent since the lease was not renewed in time.")
 	vipConflicts  = metric("vip_conflicts_total", "Times that another machine was heard to use an address of ours.")
+	policyVersion = metric("cluster_policy_version", "The version of the cluster's policy that is in force here; 0 for none.")
+	policyWanted  = metric("cluster_policy_wanted", "The version of the cluster's policy that this node is to have now.")
+	policyFailed  = metric("cluster_policy_failures_total", "Versions of the cluster's policy that this node could not take, each time it tried.")
 	fenceFailures = metric("agent_fence_failures_total", "Changes of the fence that failed.")
 )
 
 // agentCollector asks the agent at each scrape.
-type agentCollector struct{ agent *cluster.Agent }
+type agentCollector struct {
+	agent *cluster.Agent
+	node  *policy.Node // nil without the cluster's policy
+}
 
 // Describe implements prometheus.Collector.
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{vipHeld, vipOwned, leaseLeft, nodesKnown, drainedIs, fenceBroken, leaseRenewals, leasesLost,
-		vipsOpened, vipsGiven, vipsLapsed, vipConflicts, fenceFailures} {
+		vipsOpened, vipsGiven, vipsLapsed, vipConflicts, fenceFailures, policyVersion, policyWanted, policyFailed} {
 		ch <- d
 	}
 }
@@ -53,6 +60,12 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 	count(vipsLapsed, n.Lapsed.Load())
 	count(vipConflicts, n.Conflicts.Load())
 	count(fenceFailures, n.Failed.Load())
+
+	if c.node != nil {
+		count(policyFailed, c.node.Failed.Load())
+		ch <- prometheus.MustNewConstMetric(policyVersion, prometheus.GaugeValue, float64(c.node.InForce.Load()))
+		ch <- prometheus.MustNewConstMetric(policyWanted, prometheus.GaugeValue, float64(c.node.Wanted.Load()))
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -84,7 +97,7 @@ func truth(b bool) float64 {
 }
 
 // serveAgentMetrics listens at the configuration's `metrics`: the agent's, and those of what is in force.
-func serveAgentMetrics(addr string, a *cluster.Agent, t *term) (*metricsServer, error) {
+func serveAgentMetrics(addr string, a *cluster.Agent, n *policy.Node, t *term) (*metricsServer, error) {
 	if addr == "" {
 		return &metricsServer{}, nil
 	}
@@ -93,7 +106,7 @@ func serveAgentMetrics(addr string, a *cluster.Agent, t *term) (*metricsServer, 
 		return nil, err
 	}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(agentCollector{a}, &collector{t.machine.host, &reloadCount{}},
+	registry.MustRegister(agentCollector{a, n}, &collector{t.machine.host, &reloadCount{}},
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

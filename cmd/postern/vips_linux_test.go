@@ -125,7 +125,7 @@ func TestAgentMetrics(t *testing.T) {
 	go func() { ended <- a.Run(ctx) }()
 	eventually(t, "the address is held", func() bool { s, err := a.Status(ctx); return err == nil && s.Addresses[0].Open })
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(agentCollector{a})
+	registry.MustRegister(agentCollector{a, nil})
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(`# HELP postern_vip_held 1 if this node lets an address be announced, else 0.
 # TYPE postern_vip_held gauge
 postern_vip_held{address="192.0.2.1",interface="eth0"} 1

@@ -75,6 +75,9 @@ const addresses = "announce: {count: 3, interval: 300ms, refresh: 500ms, probe-i
 
 func newSite(t testing.TB, nodes int, config string) *site {
 	t.Helper()
+	if raceEnabled {
+		t.Skip("the agents are processes of their own, which the race detector does not see")
+	}
 	if os.Geteuid() != 0 {
 		labtest.Cannot(t, "needs root for network namespaces and eBPF")
 	}

@@ -50,12 +50,14 @@ func TestRollOut(t *testing.T) {
 		s.only("10.8.9.1")
 		s.fenced(func(n *fence.Node) {
 			// Without the fence before it the same policy lets the frame out.
-			other := kernel.Host{Root: n.Host().Root, NetNS: int(s.Client.NS)}
-			_, err := other.Apply(kernel.Source{Name: "open", Text: []byte(open)}, kernel.ApplyOptions{})
+			_, err := n.Host().Apply(kernel.Source{Name: "open", Text: []byte(open)}, kernel.ApplyOptions{})
 			must(t, err)
-			defer other.Flush()
+			if !s.gets(n, vip) {
+				t.Error("without the fence the frame would not have got out either")
+			}
 		})
 		s.put(0, blocking("one", "10.8.9.1"))
+		s.fenced(nil)
 	})
 	t.Run("one that a node's kernel cannot enforce", func(t *testing.T) {
 		good := s.status().Rollout.Good
@@ -129,10 +131,6 @@ func TestRollOut(t *testing.T) {
 		s.only("10.8.9.4", "n1", "n2", "n3")
 		if code, out, _ := s.cluster("status"); code != 0 {
 			t.Errorf("status: %d\n%s", code, out)
-		}
-		// By now they have been reported.
-		if n := s.status().node("n1"); n.Counters.Dropped == 0 || n.Counters.Accepted == 0 {
-			t.Errorf("counters: %+v", n.Counters)
 		}
 	})
 }

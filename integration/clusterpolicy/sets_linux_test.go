@@ -46,6 +46,8 @@ func TestSets(t *testing.T) {
 	do("del", "blocked", "10.8.9.5")
 	s.eventually("it is gone", func() bool { return !slices.Contains(s.elements(n1), "10.8.9.5") })
 
+	s.eventually("counters are reported", func() bool { c := s.status().node("n1").Counters; return c.Dropped > 0 && c.Accepted > 0 })
+
 	// Elements survive an exchange of policies.
 	s.put(0, blocking("two", "10.8.9.2"))
 	s.only("10.8.9.4", "n1", "n2")

@@ -1,0 +1,5 @@
+//go:build !race
+
+package clusterpolicy
+
+const raceEnabled = false
