@@ -132,7 +132,9 @@ func (a *Agent) request(l *letter, now int64, out *wire.Outbox, mem *arena, fail
 		if err != nil {
 			return NotHeld
 		}
-		a.ledger.enter(entry{changes: [2]binding.Change{c}, n: 1})
+		if !a.ledger.enter(entry{changes: [2]binding.Change{c}, n: 1}) {
+			return Busy
+		}
 	default:
 		if l.m.GIAddr() != 0 {
 			break // the other agent gets the answer

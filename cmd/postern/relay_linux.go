@@ -80,6 +80,9 @@ func readRelayConfig(t *term, name string) (c *relay.Config, text []byte, err er
 }
 
 func (r *relayCommand) run(ctx context.Context) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	defer signal.Stop(hangups)
 	c, text, err := readRelayConfig(r.t, r.config)
 	if err != nil {
 		return err
@@ -119,7 +122,7 @@ func (r *relayCommand) run(ctx context.Context) error {
 	jobs.Go(func() error {
 		return agent.Run(ctx, func() {
 			o.Log.Info("ready", "bindings", agent.Len())
-			reloads := relayReloads{r.t, agent, o.Log, r.config, text}
+			reloads := relayReloads{r.t, agent, o.Log, r.config, text, hangups}
 			jobs.Go(func() error { reloads.run(ctx, watch.changed); return nil })
 		})
 	})

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
 	"github.com/postern-fw/postern/relay"
@@ -23,19 +21,18 @@ type relayReloads struct {
 	log   *slog.Logger
 	file  string
 	text  []byte // as it was read last
+	// hangups are caught from the beginning: before the relay is ready they would end it.
+	hangups chan os.Signal
 }
 
 // run does so until the context ends. It begins by telling systemd that the relay is ready.
 func (r *relayReloads) run(ctx context.Context, changed <-chan struct{}) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
 	r.notify(daemon.SdNotifyReady)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangups:
+		case <-r.hangups:
 			r.reload(ctx, true)
 		case <-changed:
 			r.reload(ctx, false)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -72,7 +73,15 @@ func operate(s *site, st *station, e *ear) {
 	changes("rebind", again)
 	uncut()
 	st.release(t, e.p, dir, g)
-	s.eventually(st.name+" releases its address", func() bool { return e.heard("release") && s.of(e.p) == nil })
+	told := time.Now()
+	s.eventually(st.name+" releases its address", func() bool {
+		// dhcpcd misses a signal now and then.
+		if !e.heard("release") && !g.Ended() && time.Since(told) > time.Second {
+			told = time.Now()
+			st.release(t, e.p, dir, g)
+		}
+		return e.heard("release") && s.of(e.p) == nil
+	})
 	g.Kill()
 	occupy(s, e.p)
 	g = st.start(t, e.p, dir, true)
@@ -205,7 +214,7 @@ func (c *capture) agrees(heard []*ear) {
 	t := c.s.t
 	t.Helper()
 	read, passed := map[string][]string{}, map[string]bool{}
-	c.s.eventually("tshark reads the same", func() bool {
+	c.s.eventually("tshark reads the same, and that all of it has gone to the server", func() bool {
 		read = map[string][]string{}
 		for _, r := range c.rows("dhcp.type == 1", "frame.interface_name", "dhcp.option.dhcp", "dhcp.ip.client", "ip.dst", "dhcp.id", "dhcp.ip.relay",
 			"dhcp.option.agent_information_option.agent_circuit_id", "dhcp.option.agent_information_option.agent_remote_id", "dhcp.hw.mac_addr") {
@@ -225,7 +234,12 @@ func (c *capture) agrees(heard []*ear) {
 				passed[fmt.Sprintf("%s %d %v", segment, typ, r[2] != "0.0.0.0")] = true
 			}
 		}
-		for _, e := range heard {
+		for i, e := range heard {
+			for _, w := range []string{"1 false", "3 false", "3 true", "4 false"} { // DISCOVER, REQUEST, rebinding, DECLINE
+				if !passed[e.p.Ifi[agentEnd].Name+" "+w] && (w != "4 false" || i < len(stations)) {
+					return false // it has not gone to the server, or is not in the file yet
+				}
+			}
 			e.mu.Lock()
 			same := slices.Equal(slices.Sorted(slices.Values(e.said)), slices.Sorted(slices.Values(read[e.p.Ifi[agentEnd].Name])))
 			e.mu.Unlock()
@@ -235,18 +249,6 @@ func (c *capture) agrees(heard []*ear) {
 		}
 		return true
 	})
-	for i, e := range heard {
-		name := e.p.Ifi[agentEnd].Name
-		want := []string{"1 false", "3 false", "3 true"} // DISCOVER, REQUEST, and rebinding
-		if i < len(stations) {
-			want = append(want, "4 false") // DECLINE
-		}
-		for _, w := range want {
-			if !passed[name+" "+w] {
-				t.Errorf("no message went to the server from %s of type and with an address: %s", name, w)
-			}
-		}
-	}
 	if bad := c.rows("_ws.malformed || (dhcp.type == 2 && !(udp.checksum.status == 1) && dhcp.ip.relay != 0.0.0.0 && udp.dstport == 68)", "frame.number"); len(bad) > 0 {
 		t.Errorf("tshark finds fault with frames %v", bad)
 	}
