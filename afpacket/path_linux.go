@@ -64,13 +64,15 @@ type transit struct {
 	pkt   filter.Packet
 	lower Frame
 
+	sender *filter.Sender
+
 	kernel kernel
 }
 
 const blockSize = 64 << 10
 
 var transits = sync.Pool{New: func() any {
-	t := &transit{block: make([]byte, 0, 4<<10)}
+	t := &transit{block: make([]byte, 0, 4<<10), sender: self()}
 	t.kernel.init(t)
 	return t
 }}
@@ -163,7 +165,7 @@ func (t *transit) egress(p *port, f skb) error {
 // classify asks one classifier and does what it says. gone is true if the frame
 // goes no further on this device.
 func (t *transit) classify(p *port, c Classifier, f *skb) (gone bool, err error) {
-	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: f.mark, Sender: self()})
+	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: f.mark, Sender: t.sender})
 	d := c.Classify(&t.pkt)
 	if d.Verdict == firewall.Accept && d.Reason != firewall.ReasonTooManyEffects && !d.Marked && len(d.Effects()) == 0 && t.event == nil {
 		return false, nil

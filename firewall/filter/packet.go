@@ -101,6 +101,9 @@ func (p *Packet) Decode(b []byte, m Meta) {
 		p.walk.of = nil
 	}
 
+	if p.decodePlainARP(b) {
+		return
+	}
 	p.Frame.Decode(b)
 	if b != nil {
 		p.show(LayerFrame, b, len(b))
@@ -129,6 +132,22 @@ func (p *Packet) Decode(b []byte, m Meta) {
 	case etherIEEE1722:
 		p.inspected(LayerIEEE1722, payload, len(payload))
 	}
+}
+
+// decodePlainARP decodes what nearly all ARP is, without a step for each layer: most of what is sent through
+// packet sockets. It reports false, and has done nothing, for any other frame.
+func (p *Packet) decodePlainARP(b []byte) bool {
+	const end = frame.HeaderLen + 28
+	if len(b) < end || binary.BigEndian.Uint16(b[12:]) != etherARP || p.Meta.GSOSize > 0 || !p.ARP.DecodePlain(b[frame.HeaderLen:]) {
+		return false
+	}
+	p.Frame.DecodeUntagged(b, etherARP)
+	p.at[LayerFrame] = span{0, uint32(len(b))}
+	p.at[LayerEth] = span{0, frame.HeaderLen}
+	p.at[LayerARP] = span{frame.HeaderLen, end}
+	p.shown = 1<<LayerFrame | 1<<LayerEth | 1<<LayerARP
+	p.HasARP, p.plainARP = true, b[frame.HeaderLen+7] != opDRARPError
+	return true
 }
 
 // show says that a layer is the first n bytes of b, a slice of the frame up to its capacity.

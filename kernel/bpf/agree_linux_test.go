@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -52,6 +53,8 @@ func corpus(t testing.TB) (frames [][]byte) {
 	}
 }
 
+var limitUnit = regexp.MustCompile(`rate: (\d+)/[smh]\b`)
+
 const plain = "policy: p\nrules: []\ndefault: accept\n"
 
 func TestCorpusParse(t *testing.T) {
@@ -81,6 +84,8 @@ func TestCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			// The engines look at the clock one after the other: in a day hardly any limit refills in between.
+			src = limitUnit.ReplaceAll(src, []byte("rate: $1/d"))
 			both(t, string(src), Options{}).agreeAll(frames)
 		})
 	}
