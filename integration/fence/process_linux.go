@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/postern-fw/postern/integration/lab"
 )
@@ -54,8 +55,26 @@ func (p *Process) Kill() {
 	})
 }
 
-// Signal sends one.
-func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+// Signal sends one. After SIGSTOP it returns when every thread has stopped: the other CPU's goes on for a moment.
+func (p *Process) Signal(s syscall.Signal) error {
+	err := p.cmd.Process.Signal(s)
+	for end := time.Now().Add(time.Second); err == nil && s == syscall.SIGSTOP && !p.stopped() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+// stopped says whether all threads are, by proc_pid_stat(5).
+func (p *Process) stopped() bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	for _, name := range stats {
+		b, _ := os.ReadFile(name)
+		if at := bytes.LastIndexByte(b, ')'); at > 0 && at+2 < len(b) && b[at+2] != 'T' && b[at+2] != 't' {
+			return false
+		}
+	}
+	return true
+}
 
 // Wait returns when it has ended, with its exit code.
 func (p *Process) Wait() int {
