@@ -88,7 +88,7 @@ func (c *comparison) firstEqual(p *Packet) bool {
 
 func (c *comparison) holds(p *Packet) bool {
 	v, is := c.left.Value(p)
-	w, isRight := c.c, Present1
+	w, isRight := c.c, Single
 	if c.field {
 		w, isRight = c.right.Value(p)
 	}

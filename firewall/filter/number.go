@@ -60,11 +60,11 @@ type Occurrence uint8
 // The occurrences.
 const (
 	Absent Occurrence = iota
-	Present1
+	Single
 	Several // perhaps: ask Field.Value
 )
 
-// Value is the number, valid if it is Present1. It does not allocate.
+// Value is the number, valid if it is Single. It does not allocate.
 func (n *Number) Value(p *Packet) (uint64, Occurrence) {
 	if n.kind == inPlace || n.kind == inARP && p.plainARP {
 		s := p.at[n.layer]
@@ -73,7 +73,7 @@ func (n *Number) Value(p *Packet) (uint64, Occurrence) {
 		}
 		at := uint(s.off + n.off)
 		if b := p.Frame.Bytes; at+8 <= uint(len(b)) {
-			return binary.BigEndian.Uint64(b[at:]) >> (n.shift & 63) & n.mask, Present1
+			return binary.BigEndian.Uint64(b[at:]) >> (n.shift & 63) & n.mask, Single
 		}
 	}
 	return n.ask(p)
@@ -90,17 +90,17 @@ func (n *Number) ask(p *Packet) (uint64, Occurrence) {
 		case m.Malformed != dhcp.CauseNone:
 			return 0, Several
 		case m.Types > 0:
-			return uint64(m.Type), Present1
+			return uint64(m.Type), Single
 		}
 		return 0, Absent
 	case ifaceMAC:
 		if p.Meta.HasIfaceMAC {
-			return wireNumber(p.Meta.IfaceMAC[:]), Present1
+			return wireNumber(p.Meta.IfaceMAC[:]), Single
 		}
 		return 0, Absent
 	}
 	if v, ok := n.field.Value(p, 0); ok {
-		return v.Num, Present1
+		return v.Num, Single
 	}
 	return 0, Absent
 }
