@@ -145,7 +145,7 @@ func TestDatagramHeader(t *testing.T) {
 		far := newTap(t, p, 1, p.Ifi[1])
 		var classified string
 		ours := conn(t, p, Datagram, protocol, &Config{Firewall: judge(func(p *filter.Packet) firewall.Decision {
-			classified = string(p.Frame.Bytes)
+			classified = string(p.Bytes(filter.LayerFrame))
 			return accept(p)
 		})})
 		var theirs *packet.Conn
@@ -167,9 +167,9 @@ func TestInterfaceChanges(t *testing.T) {
 	p := newLab(t)
 	var seen filter.Meta
 	c := conn(t, p, Datagram, testType, &Config{Firewall: judge(func(p *filter.Packet) firewall.Decision {
-		seen = p.Meta
-		if s := p.Meta.IfaceMAC; !bytes.Equal(p.Frame.Bytes[6:12], s[:]) {
-			t.Errorf("source %x, interface %x", p.Frame.Bytes[6:12], s)
+		seen = *p.Meta()
+		if s := p.Meta().IfaceMAC; !bytes.Equal(p.Bytes(filter.LayerFrame)[6:12], s[:]) {
+			t.Errorf("source %x, interface %x", p.Bytes(filter.LayerFrame)[6:12], s)
 		}
 		return accept(p)
 	})})

@@ -24,15 +24,15 @@ type judge func(p *filter.Packet) firewall.Decision
 func (j judge) Classify(p *filter.Packet) firewall.Decision { return j(p) }
 
 func accept(*filter.Packet) firewall.Decision {
-	return firewall.Decision{Verdict: firewall.Accept, Reason: firewall.ReasonDefault}
+	return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Accept, Reason: firewall.ReasonDefault}}
 }
 
 var noEvil = &firewall.Rule{Name: "no-evil", Action: firewall.ActionDrop}
 
 // refuseEvil drops the frames that say evil.
 func refuseEvil(p *filter.Packet) firewall.Decision {
-	if bytes.Contains(p.Frame.Bytes, []byte("evil")) {
-		return firewall.Decision{Verdict: firewall.Drop, Reason: firewall.ReasonRule, Rule: noEvil}
+	if bytes.Contains(p.Bytes(filter.LayerFrame), []byte("evil")) {
+		return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Drop, Reason: firewall.ReasonRule}, Rule: noEvil}
 	}
 	return accept(p)
 }
@@ -40,7 +40,7 @@ func refuseEvil(p *filter.Packet) firewall.Decision {
 func forwardTo(iface string) judge {
 	r := &firewall.Rule{Name: "away", Action: firewall.ActionForward, Iface: iface}
 	return func(*filter.Packet) firewall.Decision {
-		return firewall.Decision{Verdict: firewall.Forward, Reason: firewall.ReasonRule, Rule: r}
+		return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Forward, Reason: firewall.ReasonRule}, Rule: r}
 	}
 }
 

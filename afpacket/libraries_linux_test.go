@@ -37,8 +37,8 @@ func address4(t *testing.T, p *lab.Pair, i int, cidr string) {
 
 // refuseForgedARP drops ARP that does not speak for 192.0.2.1.
 func refuseForgedARP(p *filter.Packet) firewall.Decision {
-	if p.HasARP && p.ARP.SrcIPv4() != 0xc0000201 {
-		return firewall.Decision{Rule: &firewall.Rule{Name: "no-forged-arp"}, Reason: firewall.ReasonRule}
+	if p.HasARP && p.ARP().SrcIPv4() != 0xc0000201 {
+		return firewall.Decision{Outcome: firewall.Outcome{Reason: firewall.ReasonRule}, Rule: &firewall.Rule{Name: "no-forged-arp"}}
 	}
 	return accept(p)
 }
@@ -70,8 +70,8 @@ func TestARP(t *testing.T) {
 
 // refuseServer drops what only a DHCP server says.
 func refuseServer(p *filter.Packet) firewall.Decision {
-	if p.HasDHCP && p.UDP.SrcPort == 67 {
-		return firewall.Decision{Rule: &firewall.Rule{Name: "no-rogue-server"}, Reason: firewall.ReasonRule}
+	if p.HasDHCP && p.UDP().SrcPort == 67 {
+		return firewall.Decision{Outcome: firewall.Outcome{Reason: firewall.ReasonRule}, Rule: &firewall.Rule{Name: "no-rogue-server"}}
 	}
 	return accept(p)
 }

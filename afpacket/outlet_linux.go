@@ -68,7 +68,7 @@ func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error
 	}
 	o.dev = hold(deviceKey{o.netns, p.ifindex})
 	p.dev = o.dev
-	o.at.Store(&p)
+	o.at.Store(heap(p))
 	o.checked.Store(int64(time.Since(epoch)))
 	return nil
 }
@@ -115,7 +115,11 @@ func (o *outlet) here(t *transit) (*port, error) {
 }
 
 // heap keeps the common case from paying for the rare one's allocation.
-func heap(p port) *port { return &p }
+func heap(p port) *port {
+	m := p.known(0)
+	p.meta = &m
+	return &p
+}
 
 // port implements ports.
 func (o *outlet) port(t *transit, name string) (port, error) {

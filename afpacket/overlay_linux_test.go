@@ -39,12 +39,12 @@ func TestOverlayIsClassifiedTwice(t *testing.T) {
 	lowerHook(t, p, v.Interface(), func(f *Frame) (firewall.Verdict, string) { return firewall.Accept, "" })
 	var outer *firewall.Rule
 	hook(t, p, p.Ifi[0], judge(func(pkt *filter.Packet) firewall.Decision {
-		log = append(log, "under@"+pkt.Meta.Iface)
-		if !pkt.HasUDP || pkt.UDP.DstPort != 4789 || pkt.Malformed != 0 || pkt.Meta.IfaceMAC != [6]byte(p.Ifi[0].HardwareAddr) {
+		log = append(log, "under@"+pkt.Meta().Iface)
+		if !pkt.HasUDP || pkt.UDP().DstPort != 4789 || pkt.Malformed != 0 || pkt.Meta().IfaceMAC != [6]byte(p.Ifi[0].HardwareAddr) {
 			t.Errorf("%s", pkt.Summary())
 		}
 		if outer != nil {
-			return firewall.Decision{Rule: outer, Reason: firewall.ReasonRule}
+			return firewall.Decision{Outcome: firewall.Outcome{Reason: firewall.ReasonRule}, Rule: outer}
 		}
 		return accept(pkt)
 	}))
@@ -74,16 +74,16 @@ func TestOverlayIsClassifiedTwice(t *testing.T) {
 func checkEncapsulation(t *testing.T, b []byte, src net.HardwareAddr) {
 	t.Helper()
 	var pkt filter.Packet
-	pkt.Decode(b, filter.Meta{})
+	pkt.Decode(b, nil)
 	be := binary.BigEndian
 	if !bytes.Equal(b[:6], testVXLAN.NextHop) || !bytes.Equal(b[6:12], src) {
 		t.Errorf("outer Ethernet header %x", b[:14])
 	}
-	if checksum(b[14:34]) != 0 || pkt.IPv4.Src != 0xc0000201 || pkt.IPv4.Dst != 0xc0000202 || int(pkt.IPv4.TotalLen) != len(b)-14 {
-		t.Errorf("IPv4 %+v, checksum off by %#x", pkt.IPv4, checksum(b[14:34]))
+	if checksum(b[14:34]) != 0 || pkt.IPv4().Src != 0xc0000201 || pkt.IPv4().Dst != 0xc0000202 || int(pkt.IPv4().TotalLen) != len(b)-14 {
+		t.Errorf("IPv4 %+v, checksum off by %#x", *pkt.IPv4(), checksum(b[14:34]))
 	}
-	if pkt.UDP.SrcPort < 49152 || int(pkt.UDP.Length) != len(b)-34 {
-		t.Errorf("UDP %+v", pkt.UDP)
+	if pkt.UDP().SrcPort < 49152 || int(pkt.UDP().Length) != len(b)-34 {
+		t.Errorf("UDP %+v", *pkt.UDP())
 	}
 	if be.Uint32(b[42:]) != 0x08000000 || be.Uint32(b[46:]) != 42<<8 {
 		t.Errorf("VXLAN header %x", b[42:50])
@@ -163,7 +163,7 @@ func TestMark(t *testing.T) {
 			ether type 0x88b5 meta mark 0 counter
 		}; }`)
 	marked := judge(func(*filter.Packet) firewall.Decision {
-		return firewall.Decision{Verdict: firewall.Accept, Reason: firewall.ReasonDefault, Marked: true, Mark: 7}
+		return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Accept, Reason: firewall.ReasonDefault}, Marking: firewall.Marking{Marked: true, Mark: 7}}
 	})
 	f := frame(dev.HardwareAddr, "x")
 	h := hook(t, p, dev, marked)

@@ -19,6 +19,14 @@ type port struct {
 	mac     [6]byte
 	dev     *device  // nil: no hooks there
 	overlay *Overlay // nil: an interface
+	// meta is what is known of the frames that leave there without a mark, made once for the way that most take;
+	// nil for others.
+	meta *filter.Meta
+}
+
+// known is the same for a frame with a mark.
+func (p *port) known(mark uint32) filter.Meta {
+	return filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: mark, Sender: self()}
 }
 
 // ports finds an interface by its name.
@@ -62,9 +70,8 @@ type transit struct {
 
 	// These are here because what a hook is given escapes to the heap.
 	pkt   filter.Packet
+	meta  filter.Meta
 	lower Frame
-
-	sender *filter.Sender
 
 	kernel kernel
 }
@@ -72,7 +79,7 @@ type transit struct {
 const blockSize = 64 << 10
 
 var transits = sync.Pool{New: func() any {
-	t := &transit{block: make([]byte, 0, 4<<10), sender: self()}
+	t := &transit{block: make([]byte, 0, 4<<10)}
 	t.kernel.init(t)
 	return t
 }}
@@ -165,9 +172,14 @@ func (t *transit) egress(p *port, f skb) error {
 // classify asks one classifier and does what it says. gone is true if the frame
 // goes no further on this device.
 func (t *transit) classify(p *port, c Classifier, f *skb) (gone bool, err error) {
-	t.pkt.Decode(f.bytes, filter.Meta{Iface: p.name, IfaceMAC: p.mac, HasIfaceMAC: true, Mark: f.mark, Sender: t.sender})
+	m := p.meta
+	if m == nil || f.mark != 0 {
+		t.meta = p.known(f.mark)
+		m = &t.meta
+	}
+	t.pkt.Decode(f.bytes, m)
 	d := c.Classify(&t.pkt)
-	if d.Verdict == firewall.Accept && d.Reason != firewall.ReasonTooManyEffects && !d.Marked && len(d.Effects()) == 0 && t.event == nil {
+	if d.Verdict == firewall.Accept && d.Reason != firewall.ReasonTooManyEffects && !d.Marked && d.Effects() == 0 && t.event == nil {
 		return false, nil
 	}
 	return t.act(p, &d, f)
@@ -205,7 +217,11 @@ func (t *transit) act(p *port, d *firewall.Decision, f *skb) (gone bool, err err
 // effects carries out `duplicate` and `set` in the order of the rules. It
 // reports false if a `set` could not be done.
 func (t *transit) effects(p *port, d *firewall.Decision, f *skb) bool {
-	for _, r := range d.Effects() {
+	var rules [firewall.MaxEffects]*firewall.Rule
+	for i := range d.Effects() {
+		rules[i] = d.Effect(i) // what is duplicated is classified, and t.pkt with it
+	}
+	for _, r := range rules[:d.Effects()] {
 		switch r.Action {
 		case firewall.ActionDuplicate:
 			twin := *f
@@ -249,7 +265,7 @@ func (t *transit) move(from *port, to, rule string, f skb) error {
 }
 
 func (t *transit) refuse(p *port, rule string, why firewall.Reason, frame []byte) error {
-	e := &BlockedError{*t.newEvent(p, rule, &firewall.Decision{Reason: why}, frame)}
+	e := &BlockedError{*t.newEvent(p, rule, &firewall.Decision{Outcome: firewall.Outcome{Reason: why}}, frame)}
 	if t.event != nil {
 		t.event(&e.Event)
 	}
@@ -258,7 +274,7 @@ func (t *transit) refuse(p *port, rule string, why firewall.Reason, frame []byte
 
 func (t *transit) newEvent(p *port, rule string, d *firewall.Decision, frame []byte) *Event {
 	var pkt filter.Packet
-	pkt.Decode(frame, filter.Meta{})
+	pkt.Decode(frame, nil)
 	return &Event{
 		Interface: p.name, Rule: rule, Reason: d.Reason, Verdict: d.Verdict, Audited: d.Audited,
 		Frame: pkt.Summary(), Len: len(frame), Sender: *self(),

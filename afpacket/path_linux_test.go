@@ -16,9 +16,9 @@ import (
 // note is a classifier that writes down what it sees, then asks another.
 func note(log *[]string, at string, c Classifier) judge {
 	return func(p *filter.Packet) firewall.Decision {
-		_, text, _ := strings.Cut(string(p.Frame.Bytes), "test:")
+		_, text, _ := strings.Cut(string(p.Bytes(filter.LayerFrame)), "test:")
 		text, _, _ = strings.Cut(text, ".")
-		*log = append(*log, fmt.Sprintf("%s@%s:%s", at, p.Meta.Iface, text))
+		*log = append(*log, fmt.Sprintf("%s@%s:%s", at, p.Meta().Iface, text))
 		return c.Classify(p)
 	}
 }
@@ -164,10 +164,10 @@ func TestPath(t *testing.T) {
 	t.Run("log", func(t *testing.T) {
 		events = nil
 		hook(t, p, l.near, judge(func(p *filter.Packet) firewall.Decision {
-			return firewall.Decision{Verdict: firewall.Accept, Reason: firewall.ReasonRule, Rule: &firewall.Rule{Name: "seen", Log: true}}
+			return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Accept, Reason: firewall.ReasonRule}, Rule: &firewall.Rule{Name: "seen", Log: true}}
 		}))
 		hook(t, p, l.near, judge(func(p *filter.Packet) firewall.Decision {
-			return firewall.Decision{Verdict: firewall.Accept, Reason: firewall.ReasonRule, Rule: noEvil, Audited: true}
+			return firewall.Decision{Outcome: firewall.Outcome{Verdict: firewall.Accept, Reason: firewall.ReasonRule, Audited: true}, Rule: noEvil}
 		}))
 		if err := send("x"); err != nil {
 			t.Error(err)

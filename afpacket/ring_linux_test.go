@@ -115,7 +115,7 @@ func TestRingForward(t *testing.T) {
 	// A marked frame does not use the ring, and does not overtake it.
 	hook(t, p, p.Ifi[0], judge(func(pkt *filter.Packet) firewall.Decision {
 		d := accept(pkt)
-		d.Mark, d.Marked = 7, strings.Contains(string(pkt.Frame.Bytes), "marked")
+		d.Mark, d.Marked = 7, strings.Contains(string(pkt.Bytes(filter.LayerFrame)), "marked")
 		return d
 	}))
 	send("4")

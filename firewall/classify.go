@@ -3,31 +3,38 @@ package firewall
 import "github.com/postern-fw/postern/firewall/filter"
 
 // Classify decides on a decoded frame. It does not allocate.
-func (f *Firewall) Classify(p *filter.Packet) (d Decision) {
+func (f *Firewall) Classify(p *filter.Packet) Decision {
 	s := f.load()
 	if s == nil {
-		return d
+		return Decision{}
 	}
-	if p.Malformed != 0 && !s.Policy.MalformedMatch {
-		s.counters[len(s.counters)-1].count(p)
-		d.Reason = MalformedReason(p.Malformed)
-		d.audit(s.Policy.Audit)
-		return d
+	var best int
+	var ok bool
+	if k := p.Kind(); k != filter.KindOther {
+		best, ok = s.plans[k].decide(p, s)
+	} else if p.Malformed != 0 && !s.Policy.MalformedMatch {
+		return s.malformed(p)
+	} else {
+		best, ok = s.first(p, s.sets)
 	}
-	switch best, ok := s.first(p, s.sets); {
-	case !ok:
+	if !ok {
 		return s.several(p)
-	case best == len(s.Policy.Rules):
-		s.byDefault(p, &d)
-	default:
-		s.counters[best].count(p)
-		d.apply(s.Policy.Rules[best])
 	}
+	o := &s.outcomes[best]
+	o.counter.count(p.Len())
+	return o.decision
+}
+
+func (s *state) malformed(p *filter.Packet) (d Decision) {
+	s.counters[len(s.counters)-1].count(p.Len())
+	d.Reason = MalformedReason(p.Malformed)
+	d.audit(s.Policy.Audit)
 	return d
 }
 
 // several walks the rules that match.
-func (s *state) several(p *filter.Packet) (d Decision) {
+func (s *state) several(p *filter.Packet) Decision {
+	d := Decision{effects: &p.Scratch}
 	var m matches
 	s.find(p, s.sets, &m)
 	if m.over {
@@ -38,19 +45,22 @@ func (s *state) several(p *filter.Packet) (d Decision) {
 			return d
 		}
 	}
-	s.byDefault(p, &d)
+	s.counters[len(s.Policy.Rules)].count(p.Len())
+	d.byDefault(s.Policy)
 	return d
 }
 
 // linear walks all rules in order: for frames that more rules touch than
 // matches holds.
-func (s *state) linear(p *filter.Packet) (d Decision) {
+func (s *state) linear(p *filter.Packet) Decision {
+	d := Decision{effects: &p.Scratch}
 	for i, r := range s.Policy.Rules {
 		if (r.Match == nil || filter.Eval(r.Match, p, s.sets)) && s.apply(i, p, &d) {
 			return d
 		}
 	}
-	s.byDefault(p, &d)
+	s.counters[len(s.Policy.Rules)].count(p.Len())
+	d.byDefault(s.Policy)
 	return d
 }
 
@@ -60,7 +70,7 @@ func (s *state) apply(i int, p *filter.Packet, d *Decision) bool {
 	if s.limits[i] != nil && !s.limits[i].take(p, true) {
 		return false
 	}
-	s.counters[i].count(p)
+	s.counters[i].count(p.Len())
 	return d.apply(r)
 }
 
@@ -83,10 +93,9 @@ func (d *Decision) apply(r *Rule) bool {
 	return false
 }
 
-func (s *state) byDefault(p *filter.Packet, d *Decision) {
-	s.counters[len(s.Policy.Rules)].count(p)
-	d.Verdict, d.Reason = s.Policy.Default, ReasonDefault
-	d.audit(s.Policy.Audit)
+func (d *Decision) byDefault(p *Policy) {
+	d.Verdict, d.Reason = p.Default, ReasonDefault
+	d.audit(p.Audit)
 }
 
 // audit lets a drop pass, and says so.
@@ -116,6 +125,7 @@ func (f *Firewall) Explain(p *filter.Packet) (d Decision, steps []Step) {
 		d.audit(s.Policy.Audit)
 		return d, nil
 	}
+	d.effects = &p.Scratch
 	for i, r := range s.Policy.Rules {
 		step := Step{Rule: r, Matched: r.Match == nil || filter.Eval(r.Match, p, s.sets)}
 		if step.Matched && s.limits[i] != nil && !s.limits[i].take(p, false) {
@@ -126,7 +136,6 @@ func (f *Firewall) Explain(p *filter.Packet) (d Decision, steps []Step) {
 			return d, steps
 		}
 	}
-	d.Verdict, d.Reason = s.Policy.Default, ReasonDefault
-	d.audit(s.Policy.Audit)
+	d.byDefault(s.Policy)
 	return d, steps
 }

@@ -69,9 +69,10 @@ func TestClassifyIsLinearWalk(t *testing.T) {
 		f := mustNew(t, b.String())
 		for range 40 {
 			var p filter.Packet
-			p.Decode(arpFrame(byte(rnd.IntN(7)), byte(rnd.IntN(8))), filter.Meta{})
-			want, _ := f.Explain(&p)
-			if got := f.Classify(&p); got != want {
+			p.Decode(arpFrame(byte(rnd.IntN(7)), byte(rnd.IntN(8))), nil)
+			twin := p // effects are kept in the packet
+			want, _ := f.Explain(&twin)
+			if got := f.Classify(&p); !got.Equal(&want) {
 				t.Fatalf("%s\ngot %+v\nwant %+v", b.String(), got, want)
 			}
 			if want.Rule != nil {
@@ -86,7 +87,7 @@ func TestClassifyIsLinearWalk(t *testing.T) {
 
 func TestZeroValueDrops(t *testing.T) {
 	var p filter.Packet
-	p.Decode(arpFrame(2, 1), filter.Meta{})
+	p.Decode(arpFrame(2, 1), nil)
 	var none *Firewall
 	for _, f := range []*Firewall{none, {}} {
 		if d := f.Classify(&p); d.Verdict != Drop || d.Reason != ReasonNoPolicy {
@@ -100,7 +101,7 @@ func TestLimitAuditReplace(t *testing.T) {
 	f := mustNew(t, src)
 	send := func(x byte, now int64) Verdict {
 		var p filter.Packet
-		p.Decode(arpFrame(2, x), filter.Meta{Time: now})
+		p.Decode(arpFrame(2, x), &filter.Meta{Time: now})
 		return f.Classify(&p).Verdict
 	}
 	for i, step := range []struct {
@@ -124,7 +125,7 @@ func TestLimitAuditReplace(t *testing.T) {
 	}
 	f = mustNew(t, "policy: p\nmode: audit\n")
 	var q filter.Packet
-	q.Decode(arpFrame(2, 1), filter.Meta{})
+	q.Decode(arpFrame(2, 1), nil)
 	if d := f.Classify(&q); d.Verdict != Accept || !d.Audited {
 		t.Errorf("audit: %+v", d)
 	}
@@ -144,7 +145,7 @@ func TestClassifyAllocatesNothing(t *testing.T) {
 	f, b := mustNew(t, policyOf(100)), arpFrame(2, 1)
 	var p filter.Packet
 	if n := testing.AllocsPerRun(100, func() {
-		p.Decode(b, filter.Meta{})
+		p.Decode(b, nil)
 		if f.Classify(&p).Verdict != Accept {
 			t.Fatal("refused")
 		}
@@ -161,7 +162,7 @@ func BenchmarkClassify(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				f := mustNew(b, policy(n))
 				var p filter.Packet
-				p.Decode(arpFrame(2, 1), filter.Meta{})
+				p.Decode(arpFrame(2, 1), nil)
 				b.ReportAllocs()
 				for b.Loop() {
 					f.Classify(&p)

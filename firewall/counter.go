@@ -3,8 +3,6 @@ package firewall
 import (
 	"sync"
 	"sync/atomic"
-
-	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // counter counts frames and their bytes in one atomic step, which is what counting costs: recent has
@@ -18,34 +16,29 @@ type counter struct {
 
 const (
 	byteBits = 40
-	// recentFrames of at most maxCounted bytes are less than 1<<byteBits bytes, with room
+	// recentFrames of 128 MiB, which no frame has, are less than 1<<byteBits bytes, with room
 	// for what is counted until whoever sees so many has emptied recent.
-	recentFrames = 1 << 22
-	maxCounted   = 1 << 17
+	recentFrames = 1 << 12
 )
 
-func (c *counter) count(p *filter.Packet) {
-	n := uint64(len(p.Frame.Bytes))
-	if n > maxCounted {
-		c.add(1, n)
-		return
-	}
-	if c.recent.Add(1<<byteBits|n)>>byteBits >= recentFrames {
-		c.add(0, 0)
+// count counts a frame of that many bytes. It is small enough to cost no call.
+func (c *counter) count(length int) {
+	if c.recent.Add(1<<byteBits|uint64(length)) >= recentFrames<<byteBits {
+		c.empty()
 	}
 }
 
-// add adds to the counter, and empties recent.
-func (c *counter) add(frames, bytes uint64) {
+// empty adds what recent has to the others.
+func (c *counter) empty() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.recent.Swap(0)
-	c.frames += frames + r>>byteBits
-	c.bytes += bytes + r&(1<<byteBits-1)
+	c.frames += r >> byteBits
+	c.bytes += r & (1<<byteBits - 1)
 }
 
 func (c *counter) read() Counter {
-	c.add(0, 0)
+	c.empty()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Counter{Frames: c.frames, Bytes: c.bytes}

@@ -17,30 +17,55 @@ func (v Verdict) String() string { return [...]string{"drop", "accept", "forward
 // that exceeds it is dropped (ReasonTooManyEffects).
 const MaxEffects = 8
 
-// Decision is the outcome of Classify: a value, so that it allocates nothing.
-// Rule and effects point into the immutable Program.
+// Decision is what Classify says of a frame. It is small, so that it is returned, and copied, in
+// registers: through memory it would take as long as the decision itself.
 type Decision struct {
+	Outcome
+	// Rule decided; nil if the default or the malformed policy did.
+	Rule *Rule
+	Marking
+	// effects are rules, kept in the Packet.
+	effects *[MaxEffects]any
+}
+
+// Outcome is what becomes of a frame, and why. The zero value drops it.
+type Outcome struct {
 	// Verdict is the zero value, Drop, unless a rule or the default said
 	// otherwise.
 	Verdict Verdict
 	// Reason says why.
 	Reason Reason
-	// Rule decided; nil if the default or the malformed policy did.
-	Rule *Rule
-	// Mark is the value for skb->mark; valid if Marked.
-	Mark   uint32
-	Marked bool
 	// Audited is true if the verdict would have been Drop but for `mode:
 	// audit`; Reason and Rule then say what would have dropped it.
 	Audited bool
 
-	effects  [MaxEffects]*Rule
 	nEffects uint8
 }
 
-// Effects are the matched rules whose Duplicate or Set is to be carried out, in
-// rule order. The slice is valid as long as d.
-func (d *Decision) Effects() []*Rule { return d.effects[:d.nEffects] }
+// Marking is the value for skb->mark, Mark, valid if Marked.
+type Marking struct {
+	Mark   uint32
+	Marked bool
+}
+
+// Effects is how many rules matched whose Duplicate or Set is to be carried out.
+func (d *Decision) Effects() int { return int(d.nEffects) }
+
+// Effect is the i-th of them, in rule order. It is valid until the Packet is classified again.
+func (d *Decision) Effect(i int) *Rule { return d.effects[:d.nEffects][i].(*Rule) }
+
+// Equal reports whether two decisions say the same of a frame, effects included.
+func (d *Decision) Equal(e *Decision) bool {
+	if d.Outcome != e.Outcome || d.Rule != e.Rule || d.Marking != e.Marking {
+		return false
+	}
+	for i := range d.Effects() {
+		if d.Effect(i) != e.Effect(i) {
+			return false
+		}
+	}
+	return true
+}
 
 // RuleName is the deciding rule's name, or "default" or "malformed".
 func (d *Decision) RuleName() string {

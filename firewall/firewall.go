@@ -21,10 +21,20 @@ type Firewall struct {
 // state is what one frame is judged by: it is read once, so that no frame sees
 // half of one policy and half of another.
 type state struct {
+	// plans are the Program's, and none is how many rules there are: what each frame needs, near at hand.
+	plans [filter.Kinds]plan
+	none  int
 	*Program
 	sets     filter.Sets
 	limits   []*limiter // by rule, nil without a limit
 	counters []*counter // by rule, then the default's and the malformed frames'
+	outcomes []outcome  // by rule, then the default's
+}
+
+// outcome is what a rule that ends the walk means, and the default, without looking at the rule itself.
+type outcome struct {
+	counter  *counter
+	decision Decision
 }
 
 // New puts p in force.
@@ -72,8 +82,23 @@ func (f *Firewall) Replace(p *Policy) error {
 		}
 		s.sets[d.Name] = set
 	}
+	s.outcomes = s.makeOutcomes()
+	s.plans, s.none = s.Program.plans, len(p.Rules)
 	f.state.Store(s)
 	return nil
+}
+
+func (s *state) makeOutcomes() (out []outcome) {
+	for i, c := range s.counters[:len(s.Policy.Rules)+1] {
+		var d Decision
+		if i == len(s.Policy.Rules) {
+			d.byDefault(s.Policy)
+		} else if r := s.Policy.Rules[i]; r.Action.Terminal() {
+			d.apply(r)
+		}
+		out = append(out, outcome{c, d})
+	}
+	return out
 }
 
 // Policy is the policy in force, nil if there is none.

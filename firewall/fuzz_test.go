@@ -22,9 +22,10 @@ func FuzzPolicy(f *testing.F) {
 			t.Fatal(err)
 		}
 		var pkt filter.Packet
-		pkt.Decode(arpFrame(2, 1), filter.Meta{Time: 1})
-		want, _ := fw.Explain(&pkt)
-		if got := fw.Classify(&pkt); got != want {
+		pkt.Decode(arpFrame(2, 1), &filter.Meta{Time: 1})
+		twin := pkt // effects are kept in the packet
+		want, _ := fw.Explain(&twin)
+		if got := fw.Classify(&pkt); !got.Equal(&want) {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
 	})

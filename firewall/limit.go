@@ -71,7 +71,7 @@ func keysPerLimit(rules []*Rule) int {
 // whether there was one. A frame without the fields the limit is keyed by has
 // none.
 func (l *limiter) take(p *filter.Packet, consume bool) bool {
-	now := p.Meta.Time
+	now := p.Meta().Time
 	if now == 0 {
 		now = bootTime()
 	}

@@ -18,7 +18,7 @@ func from(n int) []byte {
 
 func judge(f *Firewall, b []byte, now int64) Verdict {
 	var p filter.Packet
-	p.Decode(b, filter.Meta{Time: now})
+	p.Decode(b, &filter.Meta{Time: now})
 	return f.Classify(&p).Verdict
 }
 
@@ -71,10 +71,11 @@ func TestLimitFlood(t *testing.T) {
 	var p filter.Packet
 	b := from(0)
 	n = 1 << 21
+	m := &filter.Meta{Time: now + 2e9}
 	if allocs := testing.AllocsPerRun(1000, func() {
 		n++
 		b[8], b[9], b[10], b[11] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
-		p.Decode(b, filter.Meta{Time: now + 2e9})
+		p.Decode(b, m)
 		f.Classify(&p)
 	}); allocs != 0 {
 		t.Errorf("%v allocations for a new key", allocs)
@@ -103,7 +104,7 @@ func TestLimitLongText(t *testing.T) {
 		want   Verdict
 	}{{long, Accept}, {long, Drop}, {long + "y", Accept}, {"/", Accept}} {
 		var p filter.Packet
-		p.Decode(from(1), filter.Meta{Time: 1e9, Sender: &filter.Sender{Cgroup: c.cgroup}})
+		p.Decode(from(1), &filter.Meta{Time: 1e9, Sender: &filter.Sender{Cgroup: c.cgroup}})
 		if got := f.Classify(&p).Verdict; got != c.want {
 			t.Errorf("%.40s: %v, want %v", c.cgroup, got, c.want)
 		}

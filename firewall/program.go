@@ -14,6 +14,8 @@ type Program struct {
 	// Shapes are ordered by their lowest rule, so that the walk may stop at the
 	// first shape that can only hold later rules than the one found.
 	Shapes []*Shape
+
+	plans [filter.Kinds]plan
 }
 
 // Shape is the conjunctions that compare the same bits of the same fields.
@@ -69,6 +71,9 @@ func Compile(p *Policy) *Program {
 		s.numbers = newNumbers(s)
 	}
 	sort.SliceStable(prog.Shapes, func(i, j int) bool { return prog.Shapes[i].First < prog.Shapes[j].First })
+	for k := filter.KindOther + 1; k < filter.Kinds; k++ {
+		prog.plans[k] = newPlan(prog, k)
+	}
 	return prog
 }
 
@@ -93,34 +98,35 @@ func (prog *Program) first(p *filter.Packet, sets filter.Sets) (best int, ok boo
 		if s.First >= best {
 			break
 		}
-		var cands []Candidate
-		if s.numbers != nil {
-			cands, ok = s.numbers.candidates(p)
-		}
-		if s.numbers == nil || !ok {
-			if best, ok = prog.firstOfAny(s, p, sets, best); !ok {
-				return best, false
-			}
-			continue
-		}
-		for i := range cands {
-			c := &cands[i]
-			if c.Rule >= best {
-				break
-			}
-			if c.match.Match(p, sets) {
-				if !c.final {
-					return best, false
-				}
-				best = c.Rule
-				break
-			}
+		if best, ok = prog.firstOf(s, p, sets, best); !ok {
+			return best, false
 		}
 	}
 	return best, true
 }
 
-// firstOfAny is first for one shape of any kind, where best is what is known already.
+// firstOf is first for one shape, where best is what is known already.
+func (prog *Program) firstOf(s *Shape, p *filter.Packet, sets filter.Sets, best int) (int, bool) {
+	if s.numbers == nil {
+		return prog.firstOfAny(s, p, sets, best)
+	}
+	cands, ok := s.numbers.candidates(p)
+	if !ok {
+		return prog.firstOfAny(s, p, sets, best)
+	}
+	for i := range cands {
+		c := &cands[i]
+		if c.Rule >= best {
+			break
+		}
+		if c.match.Match(p, sets) {
+			return c.Rule, c.final
+		}
+	}
+	return best, true
+}
+
+// firstOfAny is firstOf for a shape of any fields.
 func (prog *Program) firstOfAny(s *Shape, p *filter.Packet, sets filter.Sets, best int) (int, bool) {
 	m := matches{best: best}
 	prog.findAny(s, p, sets, &m)

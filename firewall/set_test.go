@@ -27,7 +27,7 @@ func arpOf(ip [4]byte) []byte {
 
 func decides(f *Firewall, ip [4]byte, now int64) string {
 	var p filter.Packet
-	p.Decode(arpOf(ip), filter.Meta{Time: now})
+	p.Decode(arpOf(ip), &filter.Meta{Time: now})
 	d := f.Classify(&p)
 	return d.RuleName()
 }

@@ -172,7 +172,7 @@ func announcements(t testing.TB, far *lab.Receiver) map[byte]int {
 	must(t, far.Drain(frames))
 	var p filter.Packet
 	for frame, n := range frames {
-		p.Decode([]byte(frame), filter.Meta{})
+		p.Decode([]byte(frame), nil)
 		if p.HasARP {
 			counts[p.Bytes(filter.LayerARP)[17]] += n
 		}

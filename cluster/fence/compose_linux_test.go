@@ -62,7 +62,7 @@ func TestCompose(t *testing.T) {
 		verdict := func(frame string, in bool) firewall.Verdict {
 			b, _ := hex.DecodeString(frame)
 			var packet filter.Packet
-			packet.Decode(b, filter.Meta{Ingress: in})
+			packet.Decode(b, &filter.Meta{Ingress: in})
 			return fw.Classify(&packet).Verdict
 		}
 		for frame, want := range map[string]firewall.Verdict{vipFrame: firewall.Drop, vipTagged: firewall.Drop, vipShort: c.short, other: c.other, vipProbe: c.probe} {
@@ -88,7 +88,7 @@ func TestCompose(t *testing.T) {
 	fw, _ := firewall.New(p)
 	b, _ := hex.DecodeString(vipFrame)
 	var packet filter.Packet
-	packet.Decode(b, filter.Meta{})
+	packet.Decode(b, nil)
 	if fw.Classify(&packet).Verdict != firewall.Accept {
 		t.Error("the frame would not have passed anyway")
 	}

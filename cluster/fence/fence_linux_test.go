@@ -104,7 +104,7 @@ func TestPolicy(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p filter.Packet
-			p.Decode(b, filter.Meta{})
+			p.Decode(b, nil)
 			if d := f.Firewall.Classify(&p); d.Verdict != want {
 				t.Errorf("%s: %s: %v by %s", c.name, frame, d.Verdict, d.RuleName())
 			}

@@ -34,7 +34,7 @@ func judge(p *firewall.Policy, t *firewall.Test) error {
 		return err
 	}
 	var packet filter.Packet
-	packet.Decode(t.Frame, filter.Meta{Time: 1, Iface: t.Iface, IfaceMAC: t.IfaceMAC, HasIfaceMAC: t.HasIfaceMAC, Mark: t.Mark, Ingress: t.Ingress})
+	packet.Decode(t.Frame, &filter.Meta{Time: 1, Iface: t.Iface, IfaceMAC: t.IfaceMAC, HasIfaceMAC: t.HasIfaceMAC, Mark: t.Mark, Ingress: t.Ingress})
 	d := fw.Classify(&packet)
 	if d.Verdict != t.Expect || t.Rule != "" && t.Rule != d.RuleName() || t.ExpectIface != "" && (d.Rule == nil || d.Rule.Iface != t.ExpectIface) {
 		return fmt.Errorf("got %v by %s, want %v %s", d.Verdict, d.RuleName(), t.Expect, t.Rule)

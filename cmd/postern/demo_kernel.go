@@ -161,7 +161,7 @@ func displayed(expr string) func([]byte) bool {
 	}
 	return func(frame []byte) bool {
 		var p filter.Packet
-		p.Decode(frame, filter.Meta{})
+		p.Decode(frame, nil)
 		return filter.Eval(e, &p, nil)
 	}
 }

@@ -126,7 +126,7 @@ type step struct {
 func explain(t *term, fw *firewall.Firewall, p *filter.Packet, asJSON bool) error {
 	d, walk := fw.Explain(p)
 	if asJSON {
-		e := explained{Summary: p.Summary(), Length: len(p.Frame.Bytes), Walk: []step{}, decision: *newDecision(&d)}
+		e := explained{Summary: p.Summary(), Length: len(p.Bytes(filter.LayerFrame)), Walk: []step{}, decision: *newDecision(&d)}
 		if p.Malformed != 0 {
 			e.Malformed = p.Malformed.String()
 		}
@@ -136,7 +136,7 @@ func explain(t *term, fw *firewall.Firewall, p *filter.Packet, asJSON bool) erro
 		return ioError(newJSON(t.out).Encode(e))
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s, %d bytes\n", p.Summary(), len(p.Frame.Bytes))
+	fmt.Fprintf(&out, "%s, %d bytes\n", p.Summary(), len(p.Bytes(filter.LayerFrame)))
 	for i := range walk {
 		writeStep(&out, t.paint, &walk[i], p)
 	}

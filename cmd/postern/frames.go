@@ -131,8 +131,8 @@ func (d *door) parse() error {
 }
 
 // meta is what is known of a captured frame. Its time stamp is the clock.
-func (d *door) meta(f *capture.Frame) filter.Meta {
-	m := filter.Meta{Time: f.Time, Iface: f.Iface, IfaceMAC: d.hw, HasIfaceMAC: d.mac != ""}
+func (d *door) meta(f *capture.Frame) *filter.Meta {
+	m := &filter.Meta{Time: f.Time, Iface: f.Iface, IfaceMAC: d.hw, HasIfaceMAC: d.mac != ""}
 	if d.name != "" {
 		m.Iface = d.name
 	}

@@ -247,7 +247,8 @@ func newDecision(d *firewall.Decision) *decision {
 	if d.Marked {
 		j.Mark = &d.Mark
 	}
-	for _, e := range d.Effects() {
+	for i := range d.Effects() {
+		e := d.Effect(i)
 		j.Effects = append(j.Effects, e.Name)
 	}
 	return j

@@ -103,8 +103,8 @@ func testPolicy(t *term, name string, door *door, asJSON bool) (passed bool, err
 
 // testMeta is what the test says, and else the flags. The clock stands still, so
 // that tests say the same every time.
-func testMeta(test *firewall.Test, d *door) filter.Meta {
-	m := filter.Meta{Time: 1, Iface: test.Iface, IfaceMAC: test.IfaceMAC, HasIfaceMAC: test.HasIfaceMAC, Mark: test.Mark, Ingress: test.Ingress}
+func testMeta(test *firewall.Test, d *door) *filter.Meta {
+	m := &filter.Meta{Time: 1, Iface: test.Iface, IfaceMAC: test.IfaceMAC, HasIfaceMAC: test.HasIfaceMAC, Mark: test.Mark, Ingress: test.Ingress}
 	if m.Iface == "" {
 		m.Iface = d.name
 	}

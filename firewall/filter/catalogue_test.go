@@ -102,7 +102,7 @@ func TestCatalogueIsSound(t *testing.T) {
 // an engine made from the places sees is what Value sees.
 func TestPlacesAreTrue(t *testing.T) {
 	var p Packet
-	p.Decode(ethFrame(0x0806, arpPacket(1, arpRest)), Meta{})
+	p.Decode(ethFrame(0x0806, arpPacket(1, arpRest)), nil)
 	for _, f := range Fields() {
 		if f.get == nil || len(f.At) == 0 {
 			continue
@@ -141,7 +141,7 @@ func TestValuesDoNotAllocate(t *testing.T) {
 	meta := Meta{Iface: "eth0", HasIfaceMAC: true, Sender: sender}
 	for _, b := range frames {
 		var p Packet
-		p.Decode(b, meta)
+		p.Decode(b, &meta)
 		for _, f := range Fields() {
 			if n := testing.AllocsPerRun(1, func() {
 				for i := 0; ; i++ {
@@ -164,7 +164,7 @@ func FuzzFields(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, wire uint16) {
 		var p Packet
-		p.Decode(b, Meta{WireLen: int(wire)})
+		p.Decode(b, &Meta{WireLen: int(wire)})
 		for _, field := range Fields() {
 			n := 0
 			for ; n < 70000; n++ {

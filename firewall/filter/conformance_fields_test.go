@@ -237,7 +237,7 @@ func TestFieldsAgreeWithWireshark(t *testing.T) {
 	wrong := 0
 	var p Packet
 	for i, row := range tshark(t, frames, names) {
-		p.Decode(frames[i].bytes, Meta{WireLen: frames[i].wire})
+		p.Decode(frames[i].bytes, &Meta{WireLen: frames[i].wire})
 		for n, f := range fields {
 			theirs := row[n]
 			for k := range theirs {
@@ -286,7 +286,7 @@ func TestLayersAgreeWithWireshark(t *testing.T) {
 	var p Packet
 	compared := 0
 	for i, packet := range packets {
-		p.Decode(frames[i].bytes, Meta{WireLen: frames[i].wire})
+		p.Decode(frames[i].bytes, &Meta{WireLen: frames[i].wire})
 		seen := map[string]bool{}
 		for _, m := range place.FindAllStringSubmatch(packet, -1) {
 			f := Lookup(m[1])

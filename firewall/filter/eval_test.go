@@ -29,7 +29,7 @@ func decode(t testing.TB, s string) *Packet {
 		t.Fatal(err)
 	}
 	p := new(Packet)
-	p.Decode(b, Meta{})
+	p.Decode(b, nil)
 	return p
 }
 

@@ -62,10 +62,10 @@ func (f *Field) Value(p *Packet, i int) (Value, bool) {
 
 // inTag reads the field in the i-th tag.
 func (f *Field) inTag(p *Packet, i int) (Value, bool) {
-	if i < 0 || i >= len(p.Frame.Tags()) {
+	if i < 0 || i >= len(p.Frame().Tags()) {
 		return Value{}, false
 	}
-	return f.in(p.Frame.TagBytes(i), &f.At[0])
+	return f.in(p.Frame().TagBytes(i), &f.At[0])
 }
 
 // in reads the field at its place in b.

@@ -8,27 +8,27 @@ var arpFields = []Field{
 	uintAt("arp.proto.size", LayerARP, 5, 1, "protocol address length (ar$pln), 4 for IPv4"),
 	uintAt("arp.opcode", LayerARP, 6, 2, "1 request, 2 reply, 3 and 4 RARP, 8 and 9 InARP"),
 	arpAddr("arp.src.hw_mac", TypeMAC, 8, "sender hardware address (ar$sha)", func(p *Packet) (Value, bool) {
-		hw := p.ARP.SrcHW()
-		return Value{Num: wireNumber(hw[:])}, p.ARP.HasHW
+		hw := p.ARP().SrcHW()
+		return Value{Num: wireNumber(hw[:])}, p.ARP().HasHW
 	}),
 	arpAddr("arp.src.proto_ipv4", TypeIPv4, 14, "sender protocol address (ar$spa)", func(p *Packet) (Value, bool) {
-		return Value{Num: uint64(p.ARP.SrcIPv4())}, p.ARP.HasIPv4
+		return Value{Num: uint64(p.ARP().SrcIPv4())}, p.ARP().HasIPv4
 	}),
 	arpAddr("arp.dst.hw_mac", TypeMAC, 18, "target hardware address (ar$tha)", func(p *Packet) (Value, bool) {
-		hw := p.ARP.DstHW()
-		return Value{Num: wireNumber(hw[:])}, p.ARP.HasHW
+		hw := p.ARP().DstHW()
+		return Value{Num: wireNumber(hw[:])}, p.ARP().HasHW
 	}),
 	arpAddr("arp.dst.proto_ipv4", TypeIPv4, 24, "target protocol address (ar$tpa)", func(p *Packet) (Value, bool) {
-		return Value{Num: uint64(p.ARP.DstIPv4())}, p.ARP.HasIPv4 && p.ARP.Opcode() != opDRARPError
+		return Value{Num: uint64(p.ARP().DstIPv4())}, p.ARP().HasIPv4 && p.ARP().Opcode() != opDRARPError
 	}),
 	arpFlag("arp.isgratuitous", "request or reply whose sender and target protocol addresses are the same", func(p *Packet) bool {
-		return p.ARP.Gratuitous()
+		return p.ARP().Gratuitous()
 	}),
 	arpFlag("arp.isprobe", "request with sender protocol and target hardware address all zero (RFC 5227)", func(p *Packet) bool {
-		return p.ARP.Probe()
+		return p.ARP().Probe()
 	}),
 	arpFlag("arp.isannouncement", "gratuitous request with target hardware address all zero (RFC 5227)", func(p *Packet) bool {
-		return p.ARP.Announcement()
+		return p.ARP().Announcement()
 	}),
 	malformedFlag("arp.malformed", LayerARP, "the ARP packet is malformed"),
 }

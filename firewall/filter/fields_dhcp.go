@@ -22,7 +22,7 @@ var dhcpFields = []Field{
 	placed("dhcp.ip.relay", TypeIPv4, "giaddr", Place{Layer: LayerDHCP, Off: 24, Len: 4}),
 	manyOf("dhcp.hw.mac_addr", TypeMAC, 0, "dhcp, offset 28, 6 bytes, if hw.type is 1 or 6 and hw.len 6; option 61, offset 1, likewise", "chaddr, and the client identifier if it is one; chaddr alone is dhcp[28:6]", getDHCPMAC),
 	computed("dhcp.cookie", TypeIPv4, 0, "dhcp, offset 236, 4 bytes, if 99.130.83.99", "magic cookie: options follow", func(p *Packet) (Value, bool) {
-		return Value{Num: dhcp.Cookie}, p.HasDHCP && p.DHCP.HasCookie
+		return Value{Num: dhcp.Cookie}, p.HasDHCP && p.DHCP().HasCookie
 	}),
 
 	manyOf("dhcp.option.type", TypeUint, 8, "dhcp, every option's first byte", "code of each option; 0 stands for Pad and for End as well", getOptionType),
@@ -111,12 +111,12 @@ type optionWalk struct {
 
 // at is the i-th value.
 func (o *optionValues) at(p *Packet, i int) (Value, bool) {
-	if i < 0 || !p.HasDHCP || o.code != 0 && !p.DHCP.Has(o.code) {
+	if i < 0 || !p.HasDHCP || o.code != 0 && !p.DHCP().Has(o.code) {
 		return Value{}, false
 	}
 	w := &p.walk
 	if w.of != o || i < w.i {
-		*w = optionWalk{of: o, it: p.DHCP.Options()}
+		*w = optionWalk{of: o, it: p.DHCP().Options()}
 	}
 	for {
 		if w.in {
@@ -177,10 +177,10 @@ func messageType(name, doc string) Field {
 	f := firstByte(name, dhcp.OptMessageType, doc)
 	walk := f.get
 	f.get = func(p *Packet, i int) (Value, bool) {
-		if !p.HasDHCP || p.DHCP.Malformed != dhcp.CauseNone {
+		if !p.HasDHCP || p.DHCP().Malformed != dhcp.CauseNone {
 			return walk(p, i)
 		}
-		return Value{Num: uint64(p.DHCP.Type)}, i >= 0 && i < p.DHCP.Types
+		return Value{Num: uint64(p.DHCP().Type)}, i >= 0 && i < p.DHCP().Types
 	}
 	return f
 }

@@ -5,7 +5,7 @@ import "github.com/postern-fw/postern/proto/frame"
 var linkFields = []Field{
 	layerField(LayerFrame, "the whole frame"),
 	computed("frame.len", TypeUint, 32, "beside the bytes", "bytes on the wire, without the frame check sequence", func(p *Packet) (Value, bool) {
-		return Value{Num: uint64(max(len(p.Frame.Bytes), p.Meta.WireLen))}, true
+		return Value{Num: uint64(max(len(p.b), p.Meta().WireLen))}, true
 	}),
 	layerField(LayerEth, "the Ethernet header, 14 bytes"),
 	placed("eth.dst", TypeMAC, "destination", Place{Layer: LayerEth, Len: 6}),
@@ -36,10 +36,10 @@ var linkFields = []Field{
 	uintAt("llc.dsap", LayerLLC, 0, 1, "destination service access point"),
 	uintAt("llc.ssap", LayerLLC, 1, 1, "source service access point"),
 	computed("llc.oui", TypeUint, 24, "llc, the first 3 bytes of SNAP", "organization code of SNAP", func(p *Packet) (Value, bool) {
-		return Value{Num: uint64(p.Frame.OUI)}, p.Frame.HasSNAP
+		return Value{Num: uint64(p.Frame().OUI)}, p.Frame().HasSNAP
 	}),
 	computed("llc.type", TypeUint, 16, "llc, the last 2 bytes of SNAP, if the OUI is 0 or 0x0000f8", "EtherType in SNAP", func(p *Packet) (Value, bool) {
-		return Value{Num: uint64(p.Frame.SNAPType)}, p.Frame.HasSNAP && (p.Frame.OUI == 0 || p.Frame.OUI == 0x0000f8)
+		return Value{Num: uint64(p.Frame().SNAPType)}, p.Frame().HasSNAP && (p.Frame().OUI == 0 || p.Frame().OUI == 0x0000f8)
 	}),
 }
 
@@ -53,9 +53,9 @@ func typeOrLen(p *Packet) (uint64, bool) {
 }
 
 func getVLANType(p *Packet, i int) (Value, bool) {
-	tags := p.Frame.Tags()
+	tags := p.Frame().Tags()
 	for n := range tags {
-		if len(p.Frame.TagBytes(n)) < 4 || tags[n].Type <= 1500 {
+		if len(p.Frame().TagBytes(n)) < 4 || tags[n].Type <= 1500 {
 			continue
 		}
 		if i == 0 {

@@ -12,7 +12,7 @@ func TestLayers(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range frames {
 		var p Packet
-		p.Decode(c.bytes, Meta{WireLen: c.wire})
+		p.Decode(c.bytes, &Meta{WireLen: c.wire})
 		has := map[string]bool{}
 		fields := Fields()
 		for _, f := range fields {

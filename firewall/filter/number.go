@@ -67,12 +67,12 @@ const (
 // Value is the number, valid if it is Single. It does not allocate.
 func (n *Number) Value(p *Packet) (uint64, Occurrence) {
 	if n.kind == inPlace || n.kind == inARP && p.plainARP {
-		s := p.at[n.layer]
-		if s.off+n.end > s.end {
+		s := p.at(n.layer)
+		if p.shown&(1<<n.layer) == 0 || s.off+n.end > s.end {
 			return 0, Absent
 		}
 		at := uint(s.off + n.off)
-		if b := p.Frame.Bytes; at+8 <= uint(len(b)) {
+		if b := p.b; at+8 <= uint(len(b)) {
 			return binary.BigEndian.Uint64(b[at:]) >> (n.shift & 63) & n.mask, Single
 		}
 	}
@@ -84,7 +84,7 @@ func (n *Number) ask(p *Packet) (uint64, Occurrence) {
 	case manyTimes:
 		return 0, Several
 	case inDHCP:
-		switch m := &p.DHCP; {
+		switch m := p.DHCP(); {
 		case !p.HasDHCP:
 			return 0, Absent
 		case m.Malformed != dhcp.CauseNone:
@@ -94,8 +94,8 @@ func (n *Number) ask(p *Packet) (uint64, Occurrence) {
 		}
 		return 0, Absent
 	case ifaceMAC:
-		if p.Meta.HasIfaceMAC {
-			return wireNumber(p.Meta.IfaceMAC[:]), Single
+		if p.Meta().HasIfaceMAC {
+			return wireNumber(p.Meta().IfaceMAC[:]), Single
 		}
 		return 0, Absent
 	}

@@ -15,32 +15,30 @@ import (
 // A malformed frame stays readable as far as its bytes go, the way Wireshark
 // shows it: what is declared and not there is absent, what is there is not.
 type Packet struct {
-	Meta  Meta
-	Frame frame.Frame
 	// The Has fields say which views are valid. HasARP holds for RARP as well,
 	// HasIPv4 and HasIPv6 for the outermost network layer alone.
 	HasARP, HasIPv4, HasIPv6, HasUDP, HasDHCP bool
-
-	ARP  arp.Packet
-	IPv4 frame.IPv4
-	IPv6 frame.IPv6
-	UDP  frame.UDP
-	DHCP dhcp.Message
+	// plainARP is true for a sound ARP packet whose addresses all mean what they say, and unseen as long as
+	// views waits to be decoded.
+	plainARP, unseen bool
+	kind             Kind
 	// Malformed is the first cause found, from the outside in.
 	Malformed Cause
+	// bad is a bit for each layer that is malformed, shown one for each that is there.
+	bad, shown uint16
 
-	// bad is a bit for each layer that is malformed.
-	bad uint16
-	// plainARP is true for a sound ARP packet whose addresses all mean what they say.
-	plainARP bool
-	// at is where the layers' own bytes are, what Bytes gives; shown is a bit for each that
-	// is there. Offsets and no slices: a frame sets most of them anew.
-	at    [layerCount]span
-	shown uint16
+	b    []byte
+	meta *Meta
+	// found is where the layers' own bytes are: see at. Offsets and no slices: a frame sets most of them anew.
+	found [layerCount]span
 	walk  optionWalk
+	views views
+
+	// Scratch is for whoever classifies the frame. Decode leaves it alone.
+	Scratch [8]any
 }
 
-// span is from off to end in the frame, in bytes; empty where a layer is not there.
+// span is from off to end in the frame, in bytes.
 type span struct{ off, end uint32 }
 
 // Layer names the layers a field can be in.
@@ -87,40 +85,51 @@ func (p *Packet) Bytes(l Layer) []byte {
 	if p.shown&(1<<l) == 0 {
 		return nil
 	}
-	s := p.at[l]
-	return p.Frame.Bytes[s.off:s.end:s.end]
+	if l == LayerFrame {
+		return p.b
+	}
+	s := p.at(l)
+	return p.b[s.off:s.end:s.end]
 }
 
 // Decode overwrites p with a view of the frame b and of what is known beside
-// it. It cannot fail and does not allocate.
-func (p *Packet) Decode(b []byte, m Meta) {
-	// The views are left alone: the Has fields guard them.
-	p.Meta, p.Malformed, p.bad, p.shown, p.at = m, 0, 0, 0, [layerCount]span{}
-	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP = false, false, false, false, false, false
+// it; nil is nothing. It cannot fail and does not allocate. The caller owns both, and leaves
+// them alone as long as p is looked at.
+func (p *Packet) Decode(b []byte, m *Meta) {
+	if m == nil {
+		m = &unknown
+	}
 	if p.walk.of != nil {
 		p.walk.of = nil
 	}
-
-	if p.decodePlainARP(b) {
-		return
+	// The views and spans are left alone: the Has fields and shown guard them.
+	p.meta, p.b = m, b
+	if !p.decodePlain(b) {
+		p.decodeLayers(b)
 	}
-	p.Frame.Decode(b)
+}
+
+func (p *Packet) decodeLayers(b []byte) {
+	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = false, false, false, false, false, false, false, KindOther
+	p.Malformed, p.bad, p.shown = 0, 0, 0
+	f := &p.views.frame
+	f.Decode(b)
 	if b != nil {
 		p.show(LayerFrame, b, len(b))
 	}
 	if len(b) >= frame.HeaderLen {
 		p.show(LayerEth, b, frame.HeaderLen)
 	}
-	if p.Frame.LLC != nil {
-		p.show(LayerLLC, b[p.Frame.LLCAt:], len(p.Frame.LLC))
+	if f.LLC != nil {
+		p.show(LayerLLC, b[f.LLCAt:], len(f.LLC))
 	}
-	if len(p.Frame.Tags()) > 0 {
-		p.show(LayerVLAN, b[p.Frame.TagAt(0):], len(p.Frame.TagBytes(0)))
+	if len(f.Tags()) > 0 {
+		p.show(LayerVLAN, b[f.TagAt(0):], len(f.TagBytes(0)))
 	}
-	p.malformed(LayerEth, FrameCause(p.Frame.Malformed))
+	p.malformed(LayerEth, FrameCause(f.Malformed))
 
-	payload := p.Frame.Payload
-	switch p.Frame.EtherType {
+	payload := f.Payload
+	switch f.EtherType {
 	case etherARP, etherRARP:
 		p.decodeARP(payload)
 	case etherIPv4:
@@ -134,26 +143,18 @@ func (p *Packet) Decode(b []byte, m Meta) {
 	}
 }
 
-// decodePlainARP decodes what nearly all ARP is, without a step for each layer: most of what is sent through
-// packet sockets. It reports false, and has done nothing, for any other frame.
-func (p *Packet) decodePlainARP(b []byte) bool {
-	const end = frame.HeaderLen + 28
-	if len(b) < end || binary.BigEndian.Uint16(b[12:]) != etherARP || p.Meta.GSOSize > 0 || !p.ARP.DecodePlain(b[frame.HeaderLen:]) {
-		return false
+// at is where a layer's own bytes are, what Bytes gives, if it is shown.
+func (p *Packet) at(l Layer) span {
+	if p.kind == KindARP {
+		return layersOf[KindARP][l] // as each of the kind has it
 	}
-	p.Frame.DecodeUntagged(b, etherARP)
-	p.at[LayerFrame] = span{0, uint32(len(b))}
-	p.at[LayerEth] = span{0, frame.HeaderLen}
-	p.at[LayerARP] = span{frame.HeaderLen, end}
-	p.shown = 1<<LayerFrame | 1<<LayerEth | 1<<LayerARP
-	p.HasARP, p.plainARP = true, b[frame.HeaderLen+7] != opDRARPError
-	return true
+	return p.found[l]
 }
 
 // show says that a layer is the first n bytes of b, a slice of the frame up to its capacity.
 func (p *Packet) show(l Layer, b []byte, n int) {
-	off := cap(p.Frame.Bytes) - cap(b)
-	p.at[l] = span{uint32(off), uint32(off + n)}
+	off := cap(p.b) - cap(b)
+	p.found[l] = span{uint32(off), uint32(off + n)}
 	p.shown |= 1 << l
 }
 
@@ -174,27 +175,28 @@ func (p *Packet) inspected(l Layer, b []byte, n int) {
 	if l != LayerARP || n >= 2 {
 		p.show(l, b, n)
 	}
-	if p.Meta.GSOSize > 0 {
+	if p.Meta().GSOSize > 0 {
 		p.malformed(l, CauseGSO)
 	}
 }
 
 func (p *Packet) decodeARP(b []byte) {
+	a := &p.views.arp
 	p.HasARP = true
-	p.ARP.Decode(b)
-	p.malformed(LayerARP, ARPCause(p.ARP.Malformed))
-	p.inspected(LayerARP, b, len(p.ARP.Bytes))
-	p.plainARP = p.ARP.Malformed == arp.CauseNone && b[7] != opDRARPError
+	a.Decode(b)
+	p.malformed(LayerARP, ARPCause(a.Malformed))
+	p.inspected(LayerARP, b, len(a.Bytes))
+	p.plainARP = a.Malformed == arp.CauseNone && b[7] != opDRARPError
 }
 
 func (p *Packet) decodeIPv4(b []byte) {
-	ip := &p.IPv4
+	ip := &p.views.ipv4
 	ip.Decode(b)
 	p.HasIPv4 = true
 	if len(ip.Header) > 0 {
 		p.show(LayerIPv4, b, len(ip.Header))
 	}
-	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta.GSOSize > 0 {
+	if ip.TotalLen == 0 && ip.Payload != nil && ip.Proto == protoTCP && p.Meta().GSOSize > 0 {
 		ip.Malformed = frame.CauseNone // longer than the field can say (BIG TCP)
 	}
 	p.malformed(LayerIPv4, FrameCause(ip.Malformed))
@@ -214,13 +216,13 @@ func (p *Packet) decodeIPv4(b []byte) {
 }
 
 func (p *Packet) decodeIPv6(b []byte) {
-	ip := &p.IPv6
+	ip := &p.views.ipv6
 	ip.Decode(b)
 	p.HasIPv6 = true
 	if ip.Header != nil {
 		p.show(LayerIPv6, b, len(ip.Header))
 	}
-	if ip.PayloadLen == 0 && p.Meta.GSOSize > 0 && len(b) > 40 && b[0]>>4 == 6 &&
+	if ip.PayloadLen == 0 && p.Meta().GSOSize > 0 && len(b) > 40 && b[0]>>4 == 6 &&
 		(ip.NextHdr == protoTCP || ip.NextHdr == 0 && b[40] == protoTCP) {
 		ip.Malformed = frame.CauseNone // a jumbogram (RFC 2675), or without its option (BIG TCP)
 	}
@@ -233,7 +235,7 @@ func (p *Packet) decodeIPv6(b []byte) {
 // decodeUDP is given the payload of an unfragmented packet or of a first
 // fragment, whose UDP length rightly exceeds it.
 func (p *Packet) decodeUDP(b []byte, fragment bool) {
-	u := &p.UDP
+	u := &p.views.udp
 	u.Decode(b)
 	if len(u.Header) >= 4 {
 		p.HasUDP = true
@@ -252,10 +254,10 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 	case u.Port(portProxyDHCP):
 		// PXE's own port, which Wireshark shows as well; not judged, for no client
 		// takes an address from it. But what cannot be read is malformed here, too.
-		if p.DHCP.Decode(u.Payload); p.DHCP.HasCookie {
+		if p.views.dhcp.Decode(u.Payload); p.views.dhcp.HasCookie {
 			p.setDHCP()
 		}
-		if p.Meta.GSOSize > 0 {
+		if p.Meta().GSOSize > 0 {
 			p.malformed(LayerDHCP, CauseGSO)
 		}
 	case u.Port(portIEEE1722) && len(u.Payload) > 0:
@@ -264,16 +266,16 @@ func (p *Packet) decodeUDP(b []byte, fragment bool) {
 }
 
 func (p *Packet) decodeDHCP(fragment bool) {
-	u := &p.UDP
+	u := &p.views.udp
 	if u.Malformed != frame.CauseNone {
 		p.bad |= 1 << LayerDHCP // a frame that claims to be DHCP, and is not
 	}
-	p.DHCP.Decode(u.Payload)
+	p.views.dhcp.Decode(u.Payload)
 	if fragment {
 		p.malformed(LayerDHCP, CauseDHCPFragment)
 	}
-	p.malformed(LayerDHCP, DHCPCause(p.DHCP.Malformed))
-	if p.Meta.GSOSize > 0 {
+	p.malformed(LayerDHCP, DHCPCause(p.views.dhcp.Malformed))
+	if p.Meta().GSOSize > 0 {
 		p.malformed(LayerDHCP, CauseGSO)
 	}
 	p.setDHCP()
@@ -284,14 +286,14 @@ func (p *Packet) decodeDHCP(fragment bool) {
 // it must not hide the message. Of one that a capture cut before its options end,
 // Wireshark shows nothing but that it is there.
 func (p *Packet) setDHCP() {
-	b, need := p.DHCP.Bytes(), 3
-	if n := int(p.DHCP.HLen()); n > 0 && (p.DHCP.Op() == 1 || p.DHCP.Op() == 2) {
+	b, need := p.views.dhcp.Bytes(), 3
+	if n := int(p.views.dhcp.HLen()); n > 0 && (p.views.dhcp.Op() == 1 || p.views.dhcp.Op() == 2) {
 		need = 28 + min(n, 16)
 	}
 	if len(b) < need {
 		return
 	}
-	if p.Meta.WireLen > len(p.Frame.Bytes) && p.DHCP.Malformed == dhcp.CausePastEnd {
+	if p.Meta().WireLen > len(p.b) && p.views.dhcp.Malformed == dhcp.CausePastEnd {
 		p.show(LayerDHCP, b, 0)
 		return
 	}

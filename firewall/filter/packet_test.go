@@ -76,7 +76,7 @@ func TestMalformed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var p Packet
-			p.Decode(tt.frame, tt.meta)
+			p.Decode(tt.frame, &tt.meta)
 			if p.Malformed != tt.want {
 				t.Errorf("%v, want %v", p.Malformed, tt.want)
 			}
@@ -104,7 +104,7 @@ func TestMalformedFlags(t *testing.T) {
 		{ethFrame(0x86dd, []byte{0x60}), "ipv6.malformed"},
 	} {
 		var p Packet
-		p.Decode(tt.frame, Meta{})
+		p.Decode(tt.frame, nil)
 		got := ""
 		for _, name := range []string{"eth", "arp", "ip", "ipv6", "udp", "dhcp"} {
 			if v, ok := Lookup(name+".malformed").Value(&p, 0); ok && v.Num == 1 {
@@ -122,10 +122,10 @@ func TestDecodeAgain(t *testing.T) {
 	var used, fresh Packet
 	all := append(oddLinks(), append(oddPackets(), oddDHCP()...)...)
 	for i, b := range all {
-		used.Decode(all[(i*7+3)%len(all)], Meta{WireLen: 9999, GSOSize: 3})
-		used.Decode(b, Meta{})
+		used.Decode(all[(i*7+3)%len(all)], &Meta{WireLen: 9999, GSOSize: 3})
+		used.Decode(b, nil)
 		fresh = Packet{}
-		fresh.Decode(b, Meta{})
+		fresh.Decode(b, nil)
 		if used.Malformed != fresh.Malformed {
 			t.Errorf("%x: %v, then %v", b, fresh.Malformed, used.Malformed)
 		}
@@ -149,8 +149,9 @@ var benchFrames = []struct {
 
 func TestDecodeDoesNotAllocate(t *testing.T) {
 	var p Packet
+	m := &Meta{Iface: "eth0"}
 	for _, f := range benchFrames {
-		if n := testing.AllocsPerRun(100, func() { p.Decode(f.frame, Meta{Iface: "eth0"}) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { p.Decode(f.frame, m) }); n != 0 {
 			t.Errorf("%s: %v allocations", f.name, n)
 		}
 	}
@@ -161,7 +162,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.Run(f.name, func(b *testing.B) {
 			var p Packet
 			for b.Loop() {
-				p.Decode(f.frame, Meta{})
+				p.Decode(f.frame, nil)
 			}
 		})
 	}
@@ -169,7 +170,7 @@ func BenchmarkDecode(b *testing.B) {
 
 func BenchmarkValue(b *testing.B) {
 	var p Packet
-	p.Decode(benchFrames[1].frame, Meta{})
+	p.Decode(benchFrames[1].frame, nil)
 	for _, name := range []string{"eth.src", "udp.srcport", "dhcp.option.dhcp", "dhcp.option.hostname", "dhcp.option.router"} {
 		b.Run(name, func(b *testing.B) {
 			f := Lookup(name)

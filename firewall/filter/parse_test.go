@@ -190,7 +190,7 @@ func FuzzParse(f *testing.F) {
 		}
 		checkRoundTrip(t, x)
 		var p Packet
-		p.Decode(frame, Meta{})
+		p.Decode(frame, nil)
 		Eval(x, &p, Sets{"vips": setOf{}, "leases": setOf{}})
 	})
 }

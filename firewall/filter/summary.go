@@ -17,13 +17,13 @@ func (p *Packet) Summary() string { return string(p.AppendSummary(nil)) }
 
 // AppendSummary appends Summary's line to dst. It allocates only what dst lacks.
 func (p *Packet) AppendSummary(dst []byte) []byte {
-	for _, t := range p.Frame.Tags() {
+	for _, t := range p.Frame().Tags() {
 		dst = append(dst, "vlan "...)
 		dst = strconv.AppendUint(dst, uint64(t.ID()), 10)
 		dst = append(dst, ", "...)
 	}
 	dst = p.appendPayload(dst)
-	if b := p.Frame.Bytes; len(b) >= 12 {
+	if b := p.b; len(b) >= 12 {
 		dst = append(dst, ", "...)
 		dst = appendMAC(dst, b[6:12])
 		dst = append(dst, []byte(" > ")...)
@@ -39,29 +39,29 @@ func (p *Packet) AppendSummary(dst []byte) []byte {
 
 // appendPayload goes by the innermost view that is sound enough to be shown.
 func (p *Packet) appendPayload(dst []byte) []byte {
-	f := &p.Frame
+	f := p.Frame()
 	switch {
 	case p.HasARP:
 		return p.appendARP(dst)
-	case p.HasDHCP && p.DHCP.CHAddr() != nil:
+	case p.HasDHCP && p.DHCP().CHAddr() != nil:
 		return p.appendDHCP(dst)
 	case p.HasUDP:
 		dst = append(dst, "UDP "...)
 		dst = p.appendAddresses(dst, func(dst []byte, source bool) []byte {
 			if source {
-				return appendNumber(dst, ".", uint64(p.UDP.SrcPort))
+				return appendNumber(dst, ".", uint64(p.UDP().SrcPort))
 			}
-			return appendNumber(dst, ".", uint64(p.UDP.DstPort))
+			return appendNumber(dst, ".", uint64(p.UDP().DstPort))
 		})
-		return appendNumber(dst, " length ", uint64(p.UDP.Length))
-	case p.HasIPv4 && len(p.IPv4.Header) >= 20:
+		return appendNumber(dst, " length ", uint64(p.UDP().Length))
+	case p.HasIPv4 && len(p.IPv4().Header) >= 20:
 		dst = p.appendAddresses(append(dst, "IPv4 "...), nil)
-		dst = appendNumber(dst, " proto ", uint64(p.IPv4.Proto))
-		return appendFragment(dst, p.IPv4.Fragment(), p.IPv4.FragOffset)
-	case p.HasIPv6 && len(p.IPv6.Header) >= 40:
+		dst = appendNumber(dst, " proto ", uint64(p.IPv4().Proto))
+		return appendFragment(dst, p.IPv4().Fragment(), p.IPv4().FragOffset)
+	case p.HasIPv6 && len(p.IPv6().Header) >= 40:
 		dst = p.appendAddresses(append(dst, "IPv6 "...), nil)
-		dst = appendNumber(dst, " proto ", uint64(p.IPv6.Proto))
-		return appendFragment(dst, p.IPv6.MoreFrags || p.IPv6.FragOffset != 0, p.IPv6.FragOffset)
+		dst = appendNumber(dst, " proto ", uint64(p.IPv6().Proto))
+		return appendFragment(dst, p.IPv6().MoreFrags || p.IPv6().FragOffset != 0, p.IPv6().FragOffset)
 	case f.EtherType != 0:
 		return appendHex(dst, "0x", uint64(f.EtherType), 4)
 	case f.HasSNAP:
@@ -78,13 +78,13 @@ func (p *Packet) appendAddresses(dst []byte, suffix func(dst []byte, source bool
 	for _, source := range []bool{true, false} {
 		switch {
 		case p.HasIPv4 && source:
-			dst = appendIPv4Addr(dst, p.IPv4.Src)
+			dst = appendIPv4Addr(dst, p.IPv4().Src)
 		case p.HasIPv4:
-			dst = appendIPv4Addr(dst, p.IPv4.Dst)
+			dst = appendIPv4Addr(dst, p.IPv4().Dst)
 		case p.HasIPv6 && source:
-			dst = netip.AddrFrom16(p.IPv6.Src).AppendTo(dst)
+			dst = netip.AddrFrom16(p.IPv6().Src).AppendTo(dst)
 		case p.HasIPv6:
-			dst = netip.AddrFrom16(p.IPv6.Dst).AppendTo(dst)
+			dst = netip.AddrFrom16(p.IPv6().Dst).AppendTo(dst)
 		}
 		if suffix != nil {
 			dst = suffix(dst, source)
@@ -104,10 +104,10 @@ func appendFragment(dst []byte, fragment bool, offset uint16) []byte {
 }
 
 func (p *Packet) appendARP(dst []byte) []byte {
-	a := &p.ARP
+	a := p.ARP()
 	srcHW, dstHW := a.SrcHW(), a.DstHW()
 	name := "ARP"
-	if p.Frame.EtherType == etherRARP {
+	if p.Frame().EtherType == etherRARP {
 		name = "RARP"
 	}
 	dst = append(dst, name...)
@@ -132,7 +132,7 @@ func (p *Packet) appendARP(dst []byte) []byte {
 	dst = appendIPv4Addr(dst, a.DstIPv4())
 	dst = append(dst, " tell "...)
 	dst = appendIPv4Addr(dst, a.SrcIPv4())
-	if string(srcHW[:]) != string(p.Frame.Bytes[6:12]) {
+	if string(srcHW[:]) != string(p.b[6:12]) {
 		dst = append(dst, " at "...)
 		dst = appendMAC(dst, srcHW[:])
 	}
@@ -145,7 +145,7 @@ var dhcpTypes = [...]string{1: "DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK",
 // appendDHCP shows the address a message is about: the one offered, asked for
 // (option 50) or in use, in that order.
 func (p *Packet) appendDHCP(dst []byte) []byte {
-	m := &p.DHCP
+	m := p.DHCP()
 	switch {
 	case !m.HasCookie:
 		dst = appendNumber(dst, "BOOTP op ", uint64(m.Op()))

@@ -41,7 +41,7 @@ func TestSummary(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p Packet
-			p.Decode(b, Meta{})
+			p.Decode(b, nil)
 			if got := p.Summary(); got != tt.want {
 				t.Errorf("\n got %s\nwant %s", got, tt.want)
 			}
@@ -57,7 +57,7 @@ func FuzzSummary(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var p Packet
-		p.Decode(b, Meta{})
+		p.Decode(b, nil)
 		if s := p.Summary(); s == "" || strings.ContainsAny(s, "\n\x00") {
 			t.Errorf("%q", s)
 		}

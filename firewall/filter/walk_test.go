@@ -25,7 +25,7 @@ func TestWalkAnyOrder(t *testing.T) {
 		fields = append(fields, f)
 		for n := 0; f.Many; n++ {
 			var fresh Packet
-			fresh.Decode(b, Meta{})
+			fresh.Decode(b, nil)
 			v, ok := f.Value(&fresh, n)
 			if !ok {
 				break
@@ -34,7 +34,7 @@ func TestWalkAnyOrder(t *testing.T) {
 		}
 	}
 	var p Packet
-	p.Decode(b, Meta{})
+	p.Decode(b, nil)
 	rng := rand.New(rand.NewSource(1))
 	for range 20000 {
 		f := fields[rng.Intn(len(fields))]
@@ -71,7 +71,7 @@ func TestManyOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		var p Packet
-		p.Decode(withOptions(append(c.options, 255)), Meta{})
+		p.Decode(withOptions(append(c.options, 255)), nil)
 		if !p.HasDHCP || p.Malformed != 0 && p.Malformed != DHCPCause(dhcp.CauseRepeated) {
 			t.Fatalf("%s: %v", c.expr, p.Malformed)
 		}

@@ -46,8 +46,9 @@ func postern(policy string, frame []byte) (func() bool, error) {
 		return nil, err
 	}
 	var pkt filter.Packet
+	meta := filter.Meta{Iface: "eth0"} // as a socket has it: made once
 	return func() bool {
-		pkt.Decode(frame, filter.Meta{Iface: "eth0"})
+		pkt.Decode(frame, &meta)
 		return fw.Classify(&pkt).Verdict == firewall.Accept
 	}, nil
 }

@@ -92,7 +92,7 @@ func compare(t *testing.T, frames []captured, all []expression, theirs []matches
 	var p filter.Packet
 	excused, wrong := map[string]int{}, make([]int, len(all))
 	for i, f := range frames {
-		p.Decode(f.bytes, filter.Meta{WireLen: f.wire})
+		p.Decode(f.bytes, &filter.Meta{WireLen: f.wire})
 		for n, e := range all {
 			ours := filter.Eval(e.parsed, &p, sets)
 			if ours == theirs[n][i] {

@@ -21,20 +21,20 @@ type difference struct {
 var differences = []difference{
 	{"Tunnels in IP", "ip ipv6 udp dhcp ptp ieee1722", func(_ filter.Ref, p *filter.Packet) bool {
 		inner := func(proto uint8) bool { return proto == 4 || proto == 41 || proto == 51 }
-		return p.HasIPv4 && inner(p.IPv4.Proto) || p.HasIPv6 && inner(p.IPv6.Proto)
+		return p.HasIPv4 && inner(p.IPv4().Proto) || p.HasIPv6 && inner(p.IPv6().Proto)
 	}},
 	{"802.1ad", "vlan", func(_ filter.Ref, p *filter.Packet) bool { return hasTag(p, 0x88a8) }},
 	{"802.1ah behind 802.1ad", "vlan ip udp eth", func(_ filter.Ref, p *filter.Packet) bool {
-		tags := p.Frame.Tags()
+		tags := p.Frame().Tags()
 		return len(tags) > 0 && tags[len(tags)-1].Type == 0x88e7
 	}},
 	{"IP version against the EtherType", "ip ipv6", func(_ filter.Ref, p *filter.Packet) bool {
-		return p.HasIPv4 && len(p.IPv4.Header) == 1 || p.HasIPv6 && len(p.IPv6.Header) == 1
+		return p.HasIPv4 && len(p.IPv4().Header) == 1 || p.HasIPv6 && len(p.IPv6().Header) == 1
 	}},
-	{"ARP over ATM and AX.25", "arp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasARP && p.ARP.HWType() == 19 }},
-	{"BOOTP options without the cookie", "dhcp.option dhcp.hw dhcp.client_id", func(_ filter.Ref, p *filter.Packet) bool { return p.HasDHCP && !p.DHCP.HasCookie }},
+	{"ARP over ATM and AX.25", "arp", func(_ filter.Ref, p *filter.Packet) bool { return p.HasARP && p.ARP().HWType() == 19 }},
+	{"BOOTP options without the cookie", "dhcp.option dhcp.hw dhcp.client_id", func(_ filter.Ref, p *filter.Packet) bool { return p.HasDHCP && !p.DHCP().HasCookie }},
 	{"DHCP that a capture cut", "dhcp", func(_ filter.Ref, p *filter.Packet) bool {
-		return p.HasUDP && p.Meta.WireLen > len(p.Frame.Bytes)
+		return p.HasUDP && p.Meta().WireLen > len(p.Bytes(filter.LayerFrame))
 	}},
 	{"A slice that is not there", "", func(r filter.Ref, p *filter.Packet) bool {
 		return r.Slice != nil && !filter.Eval(&filter.Present{Field: r}, p, nil)
@@ -54,7 +54,7 @@ func fromEnd(x filter.Expr) (found bool) {
 }
 
 func hasTag(p *filter.Packet, tpids ...uint16) bool {
-	for _, tag := range p.Frame.Tags() {
+	for _, tag := range p.Frame().Tags() {
 		if slices.Contains(tpids, tag.TPID) {
 			return true
 		}

@@ -84,7 +84,7 @@ func add(t testing.TB, f *firewall.Firewall, e Element) {
 func classify(t testing.TB, f *firewall.Firewall, b Frame, at int64) firewall.Decision {
 	t.Helper()
 	var p filter.Packet
-	p.Decode(b.Bytes, filter.Meta{GSOSize: b.GSOSize, Time: at})
+	p.Decode(b.Bytes, &filter.Meta{GSOSize: b.GSOSize, Time: at})
 	want, _ := f.Explain(&p)
 	d := f.Classify(&p)
 	if d != want {

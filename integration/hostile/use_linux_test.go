@@ -182,7 +182,7 @@ func (s *tally) read(t testing.TB, r *lab.Receiver) {
 			return
 		}
 		must(t, err)
-		s.packet.Decode(frame, filter.Meta{})
+		s.packet.Decode(frame, nil)
 		for match, expr := range s.exprs {
 			if filter.Eval(expr, &s.packet, nil) {
 				s.count[match]++

@@ -168,7 +168,7 @@ func classifier(t testing.TB, policy *evasions.Policy) (accepts func(frame []byt
 	}
 	return func(frame []byte) bool {
 		var p filter.Packet
-		p.Decode(frame, filter.Meta{})
+		p.Decode(frame, nil)
 		return f.Classify(&p).Verdict == firewall.Accept
 	}
 }

@@ -108,7 +108,7 @@ func (s *tap) count(t testing.TB, match string) (n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Decode(b[:size], filter.Meta{})
+		p.Decode(b[:size], nil)
 		if filter.Eval(expr, &p, nil) {
 			n++
 		}

@@ -248,7 +248,7 @@ func (s *tally) read() {
 				break
 			}
 			must(s.t, err)
-			p.Decode(frame, filter.Meta{})
+			p.Decode(frame, nil)
 			for match, expr := range s.exprs {
 				if filter.Eval(expr, &p, nil) {
 					s.count[match]++

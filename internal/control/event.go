@@ -50,7 +50,7 @@ func NewEvent(e *kernel.Event) *Event {
 
 func summary(e *kernel.Event) string {
 	var p filter.Packet
-	p.Decode(e.Frame, filter.Meta{WireLen: e.Len})
+	p.Decode(e.Frame, &filter.Meta{WireLen: e.Len})
 	if e.Len > len(e.Frame) {
 		// What is missing makes no frame malformed; the kernel saw all of it.
 		p.Malformed = 0

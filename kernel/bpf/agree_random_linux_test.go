@@ -141,7 +141,8 @@ func (s *tally) compare(p *pair, m *maker, src string, n int) {
 		s.count(p)
 		if !m.limited && i%16 == 0 {
 			s.explained++
-			if d, _ := p.fw.Explain(&p.pkt); d != p.last {
+			twin := p.pkt // effects are kept in the packet
+			if d, _ := p.fw.Explain(&twin); !d.Equal(&p.last) {
 				t.Fatalf("Classify %+v, Explain %+v\n%x\n%s", p.last, d, f, src)
 			}
 		}

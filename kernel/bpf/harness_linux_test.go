@@ -182,7 +182,7 @@ func (p *pair) use(e *Engine) {
 func (p *pair) want(frame []byte, gso int) (o outcome) {
 	m := p.iface
 	m.GSOSize = gso
-	p.pkt.Decode(frame, m)
+	p.pkt.Decode(frame, &m)
 	d := p.fw.Classify(&p.pkt)
 	p.last = d
 	defer func() { p.lastWant = o }()
@@ -191,7 +191,8 @@ func (p *pair) want(frame []byte, gso int) (o outcome) {
 		o.rule++
 	}
 	unsendable := d.Verdict == firewall.Forward && !p.there[d.Rule.Iface]
-	for _, r := range d.Effects() {
+	for i := range d.Effects() {
+		r := d.Effect(i)
 		o.effects = o.effects*10007 + p.index(r) + 1
 		if r.Action == firewall.ActionSet && d.Verdict != firewall.Drop {
 			p.rewritten = append(p.rewritten[:0], frame...)

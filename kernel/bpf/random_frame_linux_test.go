@@ -18,7 +18,7 @@ func samples(frames [][]byte) map[string][][]byte {
 		if len(f) == 0 || len(f) > maxRun {
 			continue
 		}
-		p.Decode(f, filter.Meta{})
+		p.Decode(f, nil)
 		k := kind(&p)
 		kinds[k] = append(kinds[k], f)
 	}
@@ -29,7 +29,7 @@ func kind(p *filter.Packet) string {
 	switch {
 	case p.HasDHCP:
 		return "dhcp"
-	case len(p.Frame.Tags()) > 0 || p.Frame.HasSNAP:
+	case len(p.Frame().Tags()) > 0 || p.Frame().HasSNAP:
 		return "tagged"
 	case p.HasARP:
 		return "arp"

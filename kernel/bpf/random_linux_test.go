@@ -71,7 +71,7 @@ func (m *maker) look(f *filter.Field) (filter.Value, bool) {
 		return filter.Value{}, false
 	}
 	for i, from := 0, m.IntN(len(m.working)); i < len(m.working); i++ {
-		m.pkt.Decode(m.working[(from+i)%len(m.working)], m.world)
+		m.pkt.Decode(m.working[(from+i)%len(m.working)], &m.world)
 		for i := m.IntN(3); i >= 0; i-- {
 			if v, ok := f.Value(&m.pkt, i); ok {
 				return v, true

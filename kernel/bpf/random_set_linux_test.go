@@ -59,7 +59,7 @@ func (m *maker) declarations() string {
 func (m *maker) element(s randomSet) (texts []string) {
 	frame := m.working[m.IntN(len(m.working))]
 	for _, f := range s.fields {
-		m.pkt.Decode(frame, m.world)
+		m.pkt.Decode(frame, &m.world)
 		v, ok := f.Value(&m.pkt, 0)
 		if o, more := f.Value(&m.pkt, 1); more && m.IntN(2) == 0 {
 			v = o

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/firewall"
-	"github.com/postern-fw/postern/firewall/filter"
 )
 
 // gratuitous is announcement for 192.0.2.x with the hardware address's last byte mac.
@@ -126,7 +125,7 @@ rules:
 			p.agree(fmt.Sprint(i), gratuitous(byte(i*i%7), byte(i%3)), 0)
 		}
 		for _, f := range corpus(t) {
-			p.pkt.Decode(f, filter.Meta{})
+			p.pkt.Decode(f, nil)
 			if p.pkt.HasDHCP && !p.agree("corpus", f, 0) {
 				t.FailNow()
 			}

@@ -48,20 +48,12 @@ type Packet struct {
 // Decode overwrites p with what b says. Bytes beyond the packet are padding and
 // are not read. It cannot fail and does not allocate.
 func (p *Packet) Decode(b []byte) {
-	if !p.DecodePlain(b) {
-		p.decodeOdd(b)
-	}
-}
-
-// DecodePlain is Decode for a packet that is not malformed. It reports false for one that is, and
-// leaves p alone then.
-func (p *Packet) DecodePlain(b []byte) bool {
 	// ar$hrd, ar$pro, ar$hln and ar$pln are one number, and nearly always this one.
 	if len(b) < packetLen || binary.BigEndian.Uint64(b)>>16 != 0x0001_0800_0604 {
-		return false
+		p.decodeOdd(b)
+		return
 	}
 	p.Bytes, p.HasHW, p.HasIPv4, p.Malformed = b[:packetLen:packetLen], true, true, CauseNone
-	return true
 }
 
 // decodeOdd is for whatever is malformed.

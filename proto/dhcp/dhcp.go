@@ -75,7 +75,8 @@ func (m *Message) Has(code uint8) bool { return m.seen[code>>6]&(1<<(code&63)) !
 
 // Decode overwrites m with a view of b. It cannot fail and does not allocate.
 func (m *Message) Decode(b []byte) {
-	*m = Message{b: b}
+	// Field by field: as a whole it would be made elsewhere and copied here before it is there.
+	m.b, m.seen, m.HasCookie, m.Type, m.Types, m.Overload, m.Malformed = b, [4]uint64{}, false, 0, 0, 0, CauseNone
 	if len(b) < fixedLen {
 		m.Malformed = CauseShort
 		return
@@ -90,7 +91,11 @@ func (m *Message) Decode(b []byte) {
 // scan walks the options field, and then file and sname if it says so: what
 // stands in them cannot decide whether they are read.
 func (m *Message) scan() {
-	ended := m.scanField(m.b[fixedLen+cookieLen:], true)
+	options := m.b[fixedLen+cookieLen:]
+	if m.scanPlain(options) {
+		return
+	}
+	ended := m.scanField(options, true)
 	over := m.Overload
 	if over&1 != 0 {
 		ended = m.scanField(m.b[108:fixedLen], false) && ended
@@ -105,8 +110,60 @@ func (m *Message) scan() {
 	}
 }
 
-// scanField goes once over a field, as Options does, and reports whether it has an End. Nearly all
-// options of nearly all messages need no more than to be seen.
+// The options that scanPlain does more with than note that they are there.
+const (
+	plainly = iota
+	isPad
+	isEnd
+	isType
+	isOdd
+)
+
+var special = [256]uint8{OptPad: isPad, OptEnd: isEnd, OptMessageType: isType, OptOverload: isOdd}
+
+// scanPlain is the whole of scan for nearly all messages: sound ones without overload and with one message type. Of any
+// other it reports false, and leaves m alone.
+func (m *Message) scanPlain(b []byte) bool {
+	var seen, twice [4]uint64
+	var typ, types uint8
+	for i := uint(0); i < uint(len(b)); {
+		code := b[i]
+		kind := special[code]
+		if kind == isPad {
+			i++
+			continue
+		}
+		if kind == isEnd {
+			return m.setPlain(&seen, &twice, typ, types)
+		}
+		if i+1 >= uint(len(b)) {
+			return false
+		}
+		n := uint(b[i+1]) + 2
+		if kind != plainly {
+			if kind == isOdd || n != 3 || i+2 >= uint(len(b)) {
+				return false
+			}
+			typ, types = b[i+2], types+1
+		}
+		word, bit := code>>6, uint64(1)<<(code&63)
+		twice[word] |= seen[word] & bit
+		seen[word] |= bit
+		i += n
+	}
+	return false
+}
+
+// setPlain is false if an option stands twice that must not.
+func (m *Message) setPlain(seen, twice *[4]uint64, typ, types uint8) bool {
+	if types != 1 || twice[0]&noted != 0 || twice[OptRelayAgentInfo>>6]&(1<<(OptRelayAgentInfo&63)) != 0 {
+		return false
+	}
+	m.seen, m.Type, m.Types = *seen, typ, 1
+	return true
+}
+
+// scanField goes once over a field, as Options does, and reports whether it has an End.
 func (m *Message) scanField(b []byte, first bool) bool {
 	for len(b) > 0 {
 		code := b[0]
@@ -121,14 +178,10 @@ func (m *Message) scanField(b []byte, first bool) bool {
 			return false
 		}
 		n := 2 + int(b[1])
-		bit := uint64(1) << (code & 63)
-		switch word := code >> 6; {
-		case word == 0 && bit&noted != 0 || code == OptRelayAgentInfo:
+		if code < 64 && noted&(1<<code) != 0 || code == OptRelayAgentInfo {
 			m.note(code, b[2:n], first)
-			fallthrough
-		default:
-			m.seen[word] |= bit
 		}
+		m.seen[code>>6] |= 1 << (code & 63)
 		b = b[n:]
 	}
 	return false

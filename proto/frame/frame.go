@@ -111,13 +111,6 @@ func (f *Frame) Decode(b []byte) {
 	}
 }
 
-// DecodeUntagged is Decode for a frame of which the caller has seen that it has a header, and an EtherType
-// behind the addresses that is no tag's.
-func (f *Frame) DecodeUntagged(b []byte, etherType uint16) {
-	f.reset(b)
-	f.EtherType, f.Payload = etherType, b[HeaderLen:]
-}
-
 // reset leaves the arrays alone: nTags says how much of them is valid.
 func (f *Frame) reset(b []byte) {
 	f.Bytes, f.LLC, f.Payload, f.nTags, f.Malformed = b, nil, nil, 0, CauseNone
