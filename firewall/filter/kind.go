@@ -37,43 +37,40 @@ var layersOf = [Kinds][layerCount]span{
 // Kind is the frame's.
 func (p *Packet) Kind() Kind { return p.kind }
 
-// decodePlain decodes a frame of a kind, of which p knows all beside the bytes. For any other frame it
-// reports false, and has set nothing that decodeLayers does not set anew. What it sets stands together, so
-// that it is few steps.
-func (p *Packet) decodePlain(b []byte) bool {
-	if len(b) < arpEnd || p.meta.GSOSize > 0 {
+// isPlainARP tells a frame of KindARP, but for a super-frame of such.
+func isPlainARP(b []byte) bool {
+	// ar$hrd, ar$pro, ar$hln and ar$pln are one number, read as fast as can be.
+	return len(b) >= arpEnd && binary.BigEndian.Uint16(b[12:]) == etherARP &&
+		binary.LittleEndian.Uint64(b[arpAt:])<<16 == 0x0406_0008_0100_0000 && b[arpAt+7] != opDRARPError
+}
+
+// setPlainARP is decodeLayers for a frame of KindARP. What it sets stands together, so that it is few steps.
+func (p *Packet) setPlainARP() {
+	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = true, false, false, false, false, true, true, KindARP
+	p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerARP
+}
+
+// decodePlainDHCP is decodeLayers for a frame of KindDHCP. For any other it reports false, and has set nothing
+// that decodeLayers does not set anew.
+func (p *Packet) decodePlainDHCP(b []byte) bool {
+	end := plainDHCPEnd(b)
+	if end == 0 {
 		return false
 	}
-	switch binary.BigEndian.Uint16(b[12:]) {
-	case etherARP:
-		// ar$hrd, ar$pro, ar$hln and ar$pln are one number, and the operation is no DRARP error.
-		if head := binary.BigEndian.Uint64(b[arpAt:]); head>>16 != 0x0001_0800_0604 || byte(head) == opDRARPError {
-			return false
-		}
-		p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = true, false, false, false, false, true, true, KindARP
-		p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerARP
-		return true
-	case etherIPv4:
-		end := plainDHCPEnd(b)
-		if end == 0 {
-			return false
-		}
-		m := &p.views.dhcp
-		if m.Decode(b[dhcpAt:end:end]); m.Malformed != dhcp.CauseNone || !m.HasCookie {
-			return false
-		}
-		p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = false, true, false, true, true, false, true, KindDHCP
-		p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerIPv4|1<<LayerUDP|1<<LayerDHCP
-		p.found[LayerEth], p.found[LayerIPv4], p.found[LayerUDP] = span{0, ipv4At}, span{ipv4At, udpAt}, span{udpAt, dhcpAt}
-		p.found[LayerDHCP] = span{dhcpAt, uint32(end)}
-		return true
+	m := &p.views.dhcp
+	if m.Decode(b[dhcpAt:end:end]); m.Malformed != dhcp.CauseNone || !m.HasCookie {
+		return false
 	}
-	return false
+	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = false, true, false, true, true, false, true, KindDHCP
+	p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerIPv4|1<<LayerUDP|1<<LayerDHCP
+	p.found[LayerEth], p.found[LayerIPv4], p.found[LayerUDP] = span{0, ipv4At}, span{ipv4At, udpAt}, span{udpAt, dhcpAt}
+	p.found[LayerDHCP] = span{dhcpAt, uint32(end)}
+	return true
 }
 
 // plainDHCPEnd is where the UDP payload of a frame that may be of KindDHCP ends, 0 if it cannot be one.
 func plainDHCPEnd(b []byte) int {
-	if len(b) < dhcpFixedEnd {
+	if len(b) < dhcpFixedEnd || binary.BigEndian.Uint16(b[12:]) != etherIPv4 {
 		return 0
 	}
 	head := binary.BigEndian.Uint64(b[ipv4At:]) // version and length, total length, identification, fragment

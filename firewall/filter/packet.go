@@ -104,9 +104,16 @@ func (p *Packet) Decode(b []byte, m *Meta) {
 	}
 	// The views and spans are left alone: the Has fields and shown guard them.
 	p.meta, p.b = m, b
-	if !p.decodePlain(b) {
-		p.decodeLayers(b)
+	if m.GSOSize <= 0 {
+		if isPlainARP(b) {
+			p.setPlainARP()
+			return
+		}
+		if p.decodePlainDHCP(b) {
+			return
+		}
 	}
+	p.decodeLayers(b)
 }
 
 func (p *Packet) decodeLayers(b []byte) {
