@@ -103,7 +103,7 @@ func (pl plan) decide(p *filter.Packet, s *state) (best int, ok bool) {
 			if int(c.rule) >= best {
 				break
 			}
-			if c.never || c.match.Twins && !c.match.TwinsEqual(p) || !c.match.Twins && !c.match.Match(p, s.sets) {
+			if c.never || !(c.match.Twins && c.match.TwinsEqual(p)) && !c.match.Match(p, s.sets) {
 				continue
 			}
 			if !c.final {
@@ -118,20 +118,13 @@ func (pl plan) decide(p *filter.Packet, s *state) (best int, ok bool) {
 
 // has reports whether a frame has the only key.
 func (s *planned) has(p *filter.Packet) bool {
-	for i := range s.bits[:s.parts] {
-		if s.bits[i].Of(p) != s.only[i] {
-			return false
-		}
-	}
-	return true
+	// Parts that a shape does not have are no bits, and a loop over the others would take longer.
+	return (s.bits[0].Of(p)^s.only[0])|(s.bits[1].Of(p)^s.only[1])|(s.bits[2].Of(p)^s.only[2]) == 0
 }
 
 // find gives the candidates of a frame's key.
 func (s *planned) find(p *filter.Packet) []planCandidate {
-	var key [maxNumbers]uint64
-	for i := range s.bits[:s.parts] {
-		key[i] = s.bits[i].Of(p)
-	}
+	key := [maxNumbers]uint64{s.bits[0].Of(p), s.bits[1].Of(p), s.bits[2].Of(p)}
 	at := s.table.place(&key)
 	return s.cands[at.from:at.to]
 }

@@ -67,7 +67,7 @@ func forAll(xs []Expr, k Kind) (left Expr, always, never bool) {
 // KindMatcher is a Matcher for frames of one kind. The zero value matches everything.
 type KindMatcher struct {
 	// Twins says that the expression asks for the same bytes in two places, and nothing else, as what stops a forged
-	// sender does. TwinsEqual is Match then, in fewer steps.
+	// sender does. Match is true if TwinsEqual is then, which takes fewer steps.
 	Twins        bool
 	one, another Bits
 
@@ -103,7 +103,7 @@ func NewKindMatcher(e Expr, k Kind) (m KindMatcher) {
 		m.rest = NewMatcher(&And{rest})
 	}
 	sameBytes := m.one.mask == m.another.mask && m.left.shift == m.right.shift && !m.one.typ && !m.another.typ
-	m.Twins = m.compares && m.field && m.op == Eq && m.sure == nil && m.rest == nil && sameBytes
+	m.Twins = m.compares && m.field && m.op == Eq && m.rest == nil && sameBytes
 	return m
 }
 
@@ -129,7 +129,7 @@ func (m *KindMatcher) compare(e *Compare, k Kind) bool {
 	return true
 }
 
-// TwinsEqual reports whether the two are the same in p, a frame of the kind.
+// TwinsEqual reports whether the two are the same in p, a frame of the kind. Of several occurrences it looks at the first.
 func (m *KindMatcher) TwinsEqual(p *Packet) bool { return m.one.Of(p) == m.another.Of(p) }
 
 // Match reports whether the expression is true of p, a frame of the kind. It does not allocate.

@@ -125,30 +125,35 @@ var special = [256]uint8{OptPad: isPad, OptEnd: isEnd, OptMessageType: isType, O
 // other it reports false, and leaves m alone.
 func (m *Message) scanPlain(b []byte) bool {
 	var seen, twice [4]uint64
+	var low, lowTwice uint64 // those of the codes below 64, as most are, in registers
 	var typ, types uint8
 	for i := uint(0); i < uint(len(b)); {
 		code := b[i]
-		kind := special[code]
-		if kind == isPad {
-			i++
-			continue
-		}
-		if kind == isEnd {
-			return m.setPlain(&seen, &twice, typ, types)
+		if kind := special[code]; kind != plainly {
+			switch {
+			case kind == isPad:
+				i++
+				continue
+			case kind == isEnd:
+				seen[0], twice[0] = low, lowTwice
+				return m.setPlain(&seen, &twice, typ, types)
+			case kind == isOdd || i+2 >= uint(len(b)) || b[i+1] != 1:
+				return false
+			}
+			typ, types = b[i+2], types+1
 		}
 		if i+1 >= uint(len(b)) {
 			return false
 		}
 		n := uint(b[i+1]) + 2
-		if kind != plainly {
-			if kind == isOdd || n != 3 || i+2 >= uint(len(b)) {
-				return false
-			}
-			typ, types = b[i+2], types+1
+		bit := uint64(1) << (code & 63)
+		if code < 64 {
+			lowTwice |= low & bit
+			low |= bit
+		} else {
+			twice[code>>6] |= seen[code>>6] & bit
+			seen[code>>6] |= bit
 		}
-		word, bit := code>>6, uint64(1)<<(code&63)
-		twice[word] |= seen[word] & bit
-		seen[word] |= bit
 		i += n
 	}
 	return false
