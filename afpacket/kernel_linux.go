@@ -100,8 +100,18 @@ func address(ifindex int32) unix.RawSockaddrLinklayer {
 // reads all of them, ETH_P_ALL, of which packet_parse_headers makes the same.
 func (o *outlet) unaddressed(x *out) bool { return x.ifindex == o.dev.key.ifindex }
 
-// sendto sends the only frame; false means that the socket's buffer is full. Go's scheduler is not told: the
-// kernel does not wait here (MSG_DONTWAIT), and telling takes a tenth of a send.
+// sendto is sendto(2) until no signal disturbs it.
+func sendto(fd uintptr, frame []byte, to unsafe.Pointer, size uintptr) unix.Errno {
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(frame))), uintptr(len(frame)),
+			unix.MSG_DONTWAIT, uintptr(to), size)
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
+// sendto sends the only frame; false means that the socket's buffer is full.
 func (k *kernel) sendto(fd uintptr) bool {
 	o := &k.t.outs[0]
 	var to unsafe.Pointer
@@ -110,21 +120,15 @@ func (k *kernel) sendto(fd uintptr) bool {
 		k.sa = address(o.ifindex)
 		to, size = unsafe.Pointer(&k.sa), unsafe.Sizeof(k.sa)
 	}
-	for {
-		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.frame))), uintptr(len(o.frame)),
-			unix.MSG_DONTWAIT, uintptr(to), size)
-		switch errno {
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return false
-		case 0:
-		default:
-			k.fail(o.msg, os.NewSyscallError("sendto", errno))
-		}
-		k.next = 1
-		return true
+	switch errno := sendto(fd, o.frame, to, size); errno {
+	case unix.EAGAIN:
+		return false
+	case 0:
+	default:
+		k.fail(o.msg, os.NewSyscallError("sendto", errno))
 	}
+	k.next = 1
+	return true
 }
 
 // sendmmsg sends what is left of the frames. sendmmsg(2) stops at one that

@@ -105,15 +105,20 @@ func (t *transit) reset(n int) {
 	}
 }
 
-// end gives t back, without the memory of its callers.
+// end gives t back.
 func (t *transit) end() {
+	t.clear()
+	transits.Put(t)
+}
+
+// clear forgets the memory of t's callers.
+func (t *transit) clear() {
 	t.reset(0)
 	t.kernel.forget()
 	t.ports, t.event, t.own = nil, nil, nil
 	if cap(t.block) > 4*blockSize {
 		t.block, t.pkt, t.lower = nil, filter.Packet{}, Frame{}
 	}
-	transits.Put(t)
 }
 
 // alloc cuts n bytes from the block. They stay valid, and in place, until reset.
@@ -179,7 +184,7 @@ func (t *transit) classify(p *port, c Classifier, f *skb) (gone bool, err error)
 	}
 	t.pkt.Decode(f.bytes, m)
 	d := c.Classify(&t.pkt)
-	if d.Verdict == firewall.Accept && d.Reason != firewall.ReasonTooManyEffects && !d.Marked && d.Effects() == 0 && t.event == nil {
+	if d.Verdict == firewall.Accept && d.Plain() && t.event == nil {
 		return false, nil
 	}
 	return t.act(p, &d, f)

@@ -54,6 +54,11 @@ func (d *Decision) Effects() int { return int(d.nEffects) }
 // Effect is the i-th of them, in rule order. It is valid until the Packet is classified again.
 func (d *Decision) Effect(i int) *Rule { return d.effects[:d.nEffects][i].(*Rule) }
 
+// Plain reports whether there is nothing to do but what the verdict says.
+func (d *Decision) Plain() bool {
+	return d.nEffects == 0 && !d.Marked && d.Reason != ReasonTooManyEffects
+}
+
 // Equal reports whether two decisions say the same of a frame, effects included.
 func (d *Decision) Equal(e *Decision) bool {
 	if d.Outcome != e.Outcome || d.Rule != e.Rule || d.Marking != e.Marking {
