@@ -185,9 +185,10 @@ func TestInterfaceChanges(t *testing.T) {
 		return errors.Join(err, netlink.LinkSetHardwareAddr(link, mac), netlink.LinkSetDown(link),
 			netlink.LinkSetName(link, "renamed"), netlink.LinkSetUp(link))
 	})
-	time.Sleep(2 * freshFor)
-	if _, err := c.WriteTo([]byte("test:"), broadcast); err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(5 * time.Second); seen.Iface != "renamed" && time.Now().Before(end); {
+		if _, err := c.WriteTo([]byte("test:"), broadcast); err != nil && !errors.Is(err, unix.ENETDOWN) {
+			t.Fatal(err)
+		}
 	}
 	if seen.Iface != "renamed" || !bytes.Equal(seen.IfaceMAC[:], mac) {
 		t.Errorf("%+v", seen)

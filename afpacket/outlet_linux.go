@@ -16,10 +16,6 @@ import (
 	"github.com/postern-fw/postern/firewall"
 )
 
-// freshFor is how long the interface's name and address are believed before the
-// kernel is asked again. Asking costs as much as sending.
-const freshFor = 10 * time.Millisecond
-
 // maxFrame is the longest frame that any interface takes: a loopback's MTU, an
 // Ethernet header and a VLAN tag.
 const maxFrame = 65536 + 14 + 4
@@ -35,10 +31,10 @@ type outlet struct {
 	datagram bool
 	protocol uint16 // host byte order; the type that Datagram's header gets
 
-	// at is replaced when name or address change, checked after freshFor.
-	at      atomic.Pointer[port]
-	checked atomic.Int64 // time since epoch
-	once    sync.Once
+	// at is replaced when the kernel tells of a change.
+	at    atomic.Pointer[port]
+	links *links
+	once  sync.Once
 }
 
 var epoch = time.Now()
@@ -59,6 +55,8 @@ func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error
 	if err != nil {
 		return err
 	}
+	o.links = watchLinks(o.netns)
+	changes := o.links.changes.Load()
 	t := begin(o, nil, 0)
 	defer t.end()
 	p, err := t.kernel.identify(o)
@@ -70,8 +68,7 @@ func (o *outlet) open(fd syscall.RawConn, ifi *net.Interface, cfg *Config) error
 	}
 	o.dev = hold(deviceKey{o.netns, p.ifindex})
 	p.dev = o.dev
-	o.at.Store(heap(p))
-	o.checked.Store(int64(time.Since(epoch)))
+	o.at.Store(heap(p, changes))
 	return nil
 }
 
@@ -83,9 +80,14 @@ func bypass(fd int) error {
 }
 
 func (o *outlet) close() {
-	if o.dev != nil {
-		o.once.Do(o.dev.release)
-	}
+	o.once.Do(func() {
+		if o.dev != nil {
+			o.dev.release()
+		}
+		if o.links != nil {
+			o.links.release()
+		}
+	})
 }
 
 // guarded reports whether anybody wants to see this outlet's frames.
@@ -93,12 +95,12 @@ func (o *outlet) guarded() bool {
 	return o.own != nil || active.Load() != 0 && o.dev.hooks.Load() != nil
 }
 
-// here is the outlet's own port, as it was freshFor ago at most. If the interface
+// here is the outlet's own port, as the kernel told of it last. If the interface
 // is gone it says ENXIO, as the kernel would: another one may have its index.
 func (o *outlet) here(t *transit) (*port, error) {
 	p := o.at.Load()
-	now := int64(time.Since(epoch))
-	if now-o.checked.Load() < int64(freshFor) {
+	changes := o.links.changes.Load() // before asking: what changes meanwhile is asked for next time
+	if p.asked == changes {
 		return p, nil
 	}
 	q, err := t.kernel.identify(o)
@@ -107,19 +109,17 @@ func (o *outlet) here(t *transit) (*port, error) {
 		return nil, err
 	case err != nil:
 		return nil, os.NewSyscallError("sendto", unix.ENXIO)
-	case q.name != p.name || q.mac != p.mac:
-		q.dev = o.dev
-		p = heap(q)
-		o.at.Store(p)
 	}
-	o.checked.Store(now)
+	q.dev = o.dev
+	p = heap(q, changes)
+	o.at.Store(p)
 	return p, nil
 }
 
 // heap keeps the common case from paying for the rare one's allocation.
-func heap(p port) *port {
+func heap(p port, changes uint64) *port {
 	m := p.known(0)
-	p.meta = &m
+	p.meta, p.asked = &m, changes
 	return &p
 }
 

@@ -22,6 +22,8 @@ type port struct {
 	// meta is what is known of the frames that leave there without a mark, made once for the way that most take;
 	// nil for others.
 	meta *filter.Meta
+	// asked is what links.changes was before the kernel was asked for all this.
+	asked uint64
 }
 
 // known is the same for a frame with a mark.
