@@ -36,7 +36,11 @@ func (s *state) malformed(p *filter.Packet) (d Decision) {
 func (s *state) several(p *filter.Packet) Decision {
 	d := Decision{effects: &p.Scratch}
 	var m matches
-	s.find(p, s.sets, &m)
+	if k := p.Kind(); k != filter.KindOther {
+		s.plans[k].find(p, s, &m)
+	} else {
+		s.find(p, s.sets, &m)
+	}
 	if m.over {
 		return s.linear(p)
 	}

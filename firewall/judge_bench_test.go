@@ -41,6 +41,7 @@ func BenchmarkJudge(b *testing.B) {
 		frame        []byte
 	}{
 		{"arp", "policy: p\nrules:\n  - {name: own, match: arp.opcode == 1 && arp.src.proto_ipv4 == 10.0.0.0 && arp.src.hw_mac == eth.src, verdict: accept}\n", arp},
+		{"limited", "policy: p\nrules:\n  - {name: own, match: arp.opcode == 1 && arp.src.proto_ipv4 == 10.0.0.0 && arp.src.hw_mac == eth.src, limit: {rate: 1000000000/s, burst: 1000000, per: arp.src.proto_ipv4}, verdict: accept}\n", arp},
 		{"dhcp", "policy: p\nrules:\n  - {name: own, match: dhcp.option.dhcp == 1 && dhcp.hw.mac_addr == eth.src, verdict: accept}\n", dhcpFrame},
 	} {
 		p, _, err := Parse("x", []byte(x.policy))

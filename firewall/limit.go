@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/postern-fw/postern/firewall/filter"
 )
@@ -73,7 +74,7 @@ func keysPerLimit(rules []*Rule) int {
 func (l *limiter) take(p *filter.Packet, consume bool) bool {
 	now := p.Meta().Time
 	if now == 0 {
-		now = bootTime()
+		now = started + int64(time.Since(begin))
 	}
 	key, ok := l.key(p)
 	if !ok {
@@ -101,8 +102,16 @@ func (l *limiter) take(p *filter.Packet, consume bool) bool {
 	return true
 }
 
+// A limit's clock is CLOCK_BOOTTIME but for what the machine sleeps from now on, when no buckets fill: it takes
+// a tenth of the time to read, and no element's deadline hangs on it.
+var begin, started = time.Now(), bootTime()
+
 // key is a hash of the frame's fields, of texts of any length.
 func (l *limiter) key(p *filter.Packet) (uint64, bool) {
+	if per := l.limit.Per; len(per) == 1 && per[0].Type.Numeric() {
+		v, present := per[0].Value(p, 0)
+		return maphash.Comparable(l.seed, v.Num), present
+	}
 	var h maphash.Hash
 	h.SetSeed(l.seed)
 	for _, f := range l.limit.Per {

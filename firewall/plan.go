@@ -92,18 +92,13 @@ func (pl plan) decide(p *filter.Packet, s *state) (best int, ok bool) {
 			}
 			continue
 		}
-		cands := shape.cands
-		if !shape.alone {
-			cands = shape.find(p)
-		} else if !shape.has(p) {
-			continue
-		}
+		cands := shape.find(p)
 		for i := range cands {
 			c := &cands[i]
 			if int(c.rule) >= best {
 				break
 			}
-			if c.never || !(c.match.Twins && c.match.TwinsEqual(p)) && !c.match.Match(p, s.sets) {
+			if !c.matches(p, s) {
 				continue
 			}
 			if !c.final {
@@ -116,6 +111,35 @@ func (pl plan) decide(p *filter.Packet, s *state) (best int, ok bool) {
 	return best, true
 }
 
+func (c *planCandidate) matches(p *filter.Packet, s *state) bool {
+	return !c.never && (c.match.Twins && c.match.TwinsEqual(p) || c.match.Match(p, s.sets))
+}
+
+// find is Program.find for a frame of the plan's kind.
+func (pl plan) find(p *filter.Packet, s *state, m *matches) {
+	m.best = s.none
+	for i := range pl {
+		shape := &pl[i]
+		if shape.first > m.best || m.over {
+			return
+		}
+		if shape.table.entries == nil {
+			s.findIn(shape.shape, p, s.sets, m)
+			continue
+		}
+		cands := shape.find(p)
+		for i := range cands {
+			c := &cands[i]
+			if int(c.rule) > m.best {
+				break
+			}
+			if c.matches(p, s) {
+				m.add(s.Policy.Rules[c.rule], int(c.rule))
+			}
+		}
+	}
+}
+
 // has reports whether a frame has the only key.
 func (s *planned) has(p *filter.Packet) bool {
 	// Parts that a shape does not have are no bits, and a loop over the others would take longer.
@@ -124,6 +148,12 @@ func (s *planned) has(p *filter.Packet) bool {
 
 // find gives the candidates of a frame's key.
 func (s *planned) find(p *filter.Packet) []planCandidate {
+	if s.alone {
+		if s.has(p) {
+			return s.cands
+		}
+		return nil
+	}
 	key := [maxNumbers]uint64{s.bits[0].Of(p), s.bits[1].Of(p), s.bits[2].Of(p)}
 	at := s.table.place(&key)
 	return s.cands[at.from:at.to]

@@ -145,14 +145,19 @@ func (prog *Program) find(p *filter.Packet, sets filter.Sets, m *matches) {
 		if s.First > m.best || m.over {
 			return
 		}
-		if s.numbers != nil {
-			if cands, ok := s.numbers.candidates(p); ok {
-				prog.consider(cands, p, sets, m)
-				continue
-			}
-		}
-		prog.findAny(s, p, sets, m)
+		prog.findIn(s, p, sets, m)
 	}
+}
+
+// findIn is find for one shape.
+func (prog *Program) findIn(s *Shape, p *filter.Packet, sets filter.Sets, m *matches) {
+	if s.numbers != nil {
+		if cands, ok := s.numbers.candidates(p); ok {
+			prog.consider(cands, p, sets, m)
+			return
+		}
+	}
+	prog.findAny(s, p, sets, m)
 }
 
 // findAny keeps the buffer of a key away from those that need none.
