@@ -25,10 +25,14 @@ type kernel struct {
 	askSelf, askName  func(fd uintptr)
 
 	next int // the first of t.outs that has not been sent
-	msgs []mmsghdr
-	meta []envelope
-	sa   unix.RawSockaddrLinklayer
-	ifr  ifreq
+	// Message headers are made once, each with its iovec. Those that need an address or a mark as well get an
+	// envelope, until the next fill.
+	msgs      []mmsghdr
+	iovs      []unix.Iovec
+	more      []envelope
+	addressed bool
+	sa        unix.RawSockaddrLinklayer
+	ifr       ifreq
 }
 
 // mmsghdr is struct mmsghdr of sendmmsg(2).
@@ -37,10 +41,9 @@ type mmsghdr struct {
 	len uint32
 }
 
-// envelope is what a message header points to, beside the frame.
+// envelope is what a message header may point to, beside the frame.
 type envelope struct {
 	to   unix.RawSockaddrLinklayer
-	iov  unix.Iovec
 	cmsg struct {
 		hdr  unix.Cmsghdr
 		mark uint32
@@ -157,27 +160,55 @@ func (k *kernel) sendmmsg(fd uintptr) bool {
 func (k *kernel) fill() {
 	n := len(k.t.outs)
 	if cap(k.msgs) < n {
-		k.msgs, k.meta = make([]mmsghdr, n), make([]envelope, n)
+		k.msgs, k.iovs = make([]mmsghdr, n), make([]unix.Iovec, n)
+		for i := range k.msgs {
+			k.msgs[i].hdr.Iov = &k.iovs[i]
+			k.msgs[i].hdr.SetIovlen(1)
+		}
 	}
-	k.msgs, k.meta = k.msgs[:n], k.meta[:n]
+	k.unaddress()
+	k.msgs, k.iovs = k.msgs[:n], k.iovs[:n]
 	for i := range k.t.outs {
-		o, c, h := &k.t.outs[i], &k.meta[i], &k.msgs[i].hdr
-		c.to = address(o.ifindex)
-		c.iov = unix.Iovec{Base: unsafe.SliceData(o.frame)}
-		c.iov.SetLen(len(o.frame))
-		*h = unix.Msghdr{Iov: &c.iov}
-		h.SetIovlen(1)
-		if !k.from.unaddressed(o) {
-			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&c.to)), uint32(unsafe.Sizeof(c.to))
-		}
-		if o.mark != 0 {
-			c.cmsg.hdr = unix.Cmsghdr{Level: unix.SOL_SOCKET, Type: unix.SO_MARK}
-			c.cmsg.hdr.SetLen(unix.CmsgLen(4))
-			c.cmsg.mark = o.mark
-			h.Control = (*byte)(unsafe.Pointer(&c.cmsg))
-			h.SetControllen(unix.CmsgSpace(4))
+		o := &k.t.outs[i]
+		k.iovs[i].Base = unsafe.SliceData(o.frame)
+		k.iovs[i].SetLen(len(o.frame))
+		if o.mark != 0 || !k.from.unaddressed(o) {
+			k.address(i, o)
 		}
 	}
+}
+
+// address gives message i its envelope.
+func (k *kernel) address(i int, o *out) {
+	if len(k.more) < len(k.msgs) {
+		k.more = make([]envelope, len(k.msgs)) // the former ones stay where they are as long as a header points there
+	}
+	k.addressed = true
+	c, h := &k.more[i], &k.msgs[i].hdr
+	if !k.from.unaddressed(o) {
+		c.to = address(o.ifindex)
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&c.to)), uint32(unsafe.Sizeof(c.to))
+	}
+	if o.mark != 0 {
+		c.cmsg.hdr = unix.Cmsghdr{Level: unix.SOL_SOCKET, Type: unix.SO_MARK}
+		c.cmsg.hdr.SetLen(unix.CmsgLen(4))
+		c.cmsg.mark = o.mark
+		h.Control = (*byte)(unsafe.Pointer(&c.cmsg))
+		h.SetControllen(unix.CmsgSpace(4))
+	}
+}
+
+// unaddress takes the envelopes from the headers again.
+func (k *kernel) unaddress() {
+	if !k.addressed {
+		return
+	}
+	for i := range k.msgs {
+		h := &k.msgs[i].hdr
+		h.Name, h.Namelen, h.Control = nil, 0, nil
+		h.SetControllen(0)
+	}
+	k.addressed = false
 }
 
 // forget drops the pointers to other people's frames.
@@ -185,9 +216,9 @@ func (k *kernel) forget() {
 	if k.from = nil; len(k.msgs) == 0 {
 		return
 	}
-	clear(k.msgs)
-	clear(k.meta)
-	k.msgs, k.meta = k.msgs[:0], k.meta[:0]
+	clear(k.iovs)
+	k.unaddress()
+	k.msgs, k.iovs = k.msgs[:0], k.iovs[:0]
 }
 
 // identify asks for name, address and index of the interface that the outlet's
