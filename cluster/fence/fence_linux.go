@@ -36,12 +36,12 @@ var _ cluster.Door = (*Fence)(nil)
 
 // Raise puts a policy in force, with what its set held before, and returns when every
 // frame is judged by it.
-func Raise(k Kernel, src kernel.Source, interfaces []string) (*Fence, error) {
+func Raise(k Kernel, c *cluster.Config, src kernel.Source, interfaces []string) (*Fence, error) {
 	p, _, err := firewall.Parse(src.Name, src.Text)
 	if err != nil {
 		return nil, err
 	}
-	if err := check(p); err != nil {
+	if err := check(c, p); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", src.Name, ErrNoFence, err)
 	}
 	return raise(k, p, p.Name, src, interfaces)

@@ -88,7 +88,7 @@ func TestPolicy(t *testing.T) {
 		{"open, for IP as well", "fence: {ip: true}\n", true, []string{vip, other, probe, ip, otherB}, []string{forged}},
 	} {
 		cfg := config(t, c.config)
-		f, err := Raise(&machine{set: map[string]int64{}}, kernel.Source{Name: "p", Text: Policy(cfg)}, []string{"eth0"})
+		f, err := Raise(&machine{set: map[string]int64{}}, cfg, kernel.Source{Name: "p", Text: Policy(cfg)}, []string{"eth0"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,11 +124,14 @@ func TestRaise(t *testing.T) {
 		{"another type", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: mac}}\n", "eth0", "must be of type ipv4"},
 		{"elements of its own", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4, elements: [192.0.2.1]}}\n", "eth0", "have no elements"},
 		{"packet sockets alone", "policy: p\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\n", "eth0", "must be `senders: all`"},
+		{"a pattern alone", "policy: p\nguard: [{interfaces: [\"eth?\"], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth0", "by this name"},
+		{"at tc, which is bypassed", "policy: p\nhook: tc\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth0", "without `hook: tc`"},
+		{"a set that is too small", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4, size: 21}}\n", "eth0", "write 22 or more"},
 		{"another interface", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth9", "guards no interface eth9"},
 		{"not guarded", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth1", "eth1 is not guarded: no program"},
 		{"no policy", "x", "eth0", "p:1:1"},
 	} {
-		_, err := Raise(&machine{}, kernel.Source{Name: "p", Text: []byte(c.policy)}, []string{c.iface})
+		_, err := Raise(&machine{}, config(t, ""), kernel.Source{Name: "p", Text: []byte(c.policy)}, []string{c.iface})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -137,7 +140,7 @@ func TestRaise(t *testing.T) {
 
 func TestDoor(t *testing.T) {
 	m := &machine{set: map[string]int64{}}
-	f, err := Raise(m, kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
+	f, err := Raise(m, config(t, ""), kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +184,7 @@ func TestDoor(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	m := &machine{set: map[string]int64{}}
-	f, err := Raise(m, kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
+	f, err := Raise(m, config(t, ""), kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
 	if err != nil {
 		t.Fatal(err)
 	}

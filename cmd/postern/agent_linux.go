@@ -105,7 +105,7 @@ func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, last
 		}
 		src = kernel.Source{Name: c.Fence.Policy, Text: text}
 	}
-	door, err := fence.Raise(t.machine.host, src, interfaces)
+	door, err := fence.Raise(t.machine.host, c, src, interfaces)
 	return door, lastGood{}, err
 }
 
