@@ -31,6 +31,8 @@ type machine struct {
 	// before is what a policy that waits to be confirmed goes back to.
 	before  string
 	pending bool
+	// asked happens while the status is on its way to who has asked.
+	asked func()
 }
 
 func (m *machine) Apply(s kernel.Source, o kernel.ApplyOptions) (*kernel.Status, error) {
@@ -43,7 +45,12 @@ func (m *machine) Apply(s kernel.Source, o kernel.ApplyOptions) (*kernel.Status,
 }
 
 func (m *machine) Status() (*kernel.Status, error) {
-	return &kernel.Status{Enforcing: m.policy != "", Policy: m.policy, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}, nil
+	s := &kernel.Status{Enforcing: m.policy != "", Policy: m.policy, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}
+	if asked := m.asked; asked != nil {
+		m.asked = nil
+		asked()
+	}
+	return s, nil
 }
 
 func (m *machine) AddToSet(_ string, deadline int64, elements ...[]string) error {
@@ -198,6 +205,31 @@ func TestCheck(t *testing.T) {
 		err := f.Check([]string{c.iface})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
+// TestCheckMeanwhile: a policy that takes another's place while it is asked what is in force is no alarm.
+func TestCheckMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		was, now string // in force before and after the question
+		then     []string
+	}{
+		{"after the answer", "a", "b", []string{"b"}},
+		{"a trial that is over", "b", "a", []string{"a"}},
+	} {
+		m := &machine{set: map[string]int64{}, policy: c.was}
+		f := &Fence{Kernel: m}
+		f.expect(c.was)
+		m.asked = func() { m.policy = c.now; f.expect(c.was, c.now); f.expect(c.then...) }
+		if err := f.Check([]string{"eth0"}); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		m.asked = func() { f.expect(c.was, c.now); f.expect(c.then...) }
+		m.policy = "other"
+		if f.Check([]string{"eth0"}) == nil {
+			t.Errorf("%s: somebody else's policy is not told", c.name)
 		}
 	}
 }
