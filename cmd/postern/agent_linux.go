@@ -64,20 +64,44 @@ func newAgentFence(t *term) *cobra.Command {
 		Use:   "fence --config FILE",
 		Short: "Put the fence of the agent in force, with every address shut, and exit",
 		Long: `fence is for the time before the network is up: from then on nothing that speaks for
-one of the addresses leaves until an agent holds it. An agent that runs already is
-not disturbed.`,
+one of the addresses leaves until an agent holds it. Beside an agent that runs it
+changes nothing: the policy in force is that agent's.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			c, err := agentConfig(file)
-			if err != nil {
-				return err
-			}
-			_, _, err = t.fence(c, nil)
-			return t.refusedFence(err)
-		},
+		RunE: func(*cobra.Command, []string) error { return t.agentFence(file) },
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "/etc/postern/agent.yaml", "the configuration `FILE`")
 	return cmd
+}
+
+// agentFence is in no agent's way: none begins while it works, and beside one that runs it does nothing.
+func (t *term) agentFence(file string) error {
+	c, err := agentConfig(file)
+	if err != nil {
+		return err
+	}
+	only, err := onlyAgent()
+	if errors.Is(err, errOtherAgent) {
+		return t.fencedAlready()
+	}
+	if err != nil {
+		return err
+	}
+	defer only.Close()
+	_, _, err = t.fence(c, nil)
+	return t.refusedFence(err)
+}
+
+// fencedAlready is what there is to say beside an agent: that its policy is in force.
+func (t *term) fencedAlready() error {
+	s, err := t.machine.host.Status()
+	switch {
+	case err != nil:
+		return t.refused(err)
+	case !s.Enforcing:
+		return &exitError{exitMachine, errors.New("a process is the agent of this network namespace, and no policy is in force: start the agent anew")}
+	}
+	fmt.Fprintf(t.out, "an agent runs, and has the policy %s in force: nothing is changed\n", s.Policy)
+	return nil
 }
 
 func agentConfig(file string) (*cluster.Config, error) {

@@ -85,6 +85,8 @@ func agentSocket(dir string, cookie uint64) string {
 	return filepath.Join(dir, "agent-"+strconv.FormatUint(cookie, 10)+".sock")
 }
 
+var errOtherAgent = errors.New("another process is the agent of this network namespace already; postern vips asks it")
+
 // onlyAgent makes this process the network namespace's only agent, or fails. Two would share an
 // instance, and so a lease. The name is an abstract one (unix(7)), which belongs to the network namespace:
 // a lock in a file system would not be seen from a container with another one.
@@ -92,7 +94,7 @@ func onlyAgent() (io.Closer, error) {
 	const name = "@postern-agent"
 	l, err := net.Listen("unix", name)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, &exitError{exitMachine, errors.New("another process is the agent of this network namespace already; postern vips asks it")}
+		return nil, &exitError{exitMachine, errOtherAgent}
 	}
 	if err != nil {
 		return nil, &exitError{exitMachine, fmt.Errorf("making this the namespace's only agent: %w", err)}
