@@ -174,6 +174,11 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return agentRunning(t, err)
 	}
 	defer server.Close()
+	carried := carrier(c)
+	// Before the fence is one that does not know them.
+	if err := carried.Forget(); err != nil {
+		log.Error("taking addresses of an agent before off their interfaces: " + err.Error())
+	}
 	door, good, err := t.raise(c)
 	if err != nil {
 		return err
@@ -216,16 +221,13 @@ func (t *term) raise(c *cluster.Config) (*fence.Fence, lastGood, error) {
 
 // newNode makes an agent. It can speak until silent is done.
 func newNode(silent context.Context, c *cluster.Config, parts cluster.Parts, door *fence.Fence) (agent *cluster.Agent, err error) {
-	interfaces := map[netip.Addr]string{}
-	for _, a := range c.Addresses {
-		interfaces[a.Addr] = a.Interface
-	}
+	interfaces := interfaces(c)
 	conflict := func(a netip.Addr, by net.HardwareAddr) { agent.Conflict(a, by.String()) }
 	if parts.Voice, err = speak.New(silent, announceOptions(c, parts.Log, door, conflict), interfaces); err != nil {
 		return nil, err
 	}
 	if *c.OnInterface {
-		parts.Carrier = cluster.Interfaces(interfaces)
+		parts.Carrier = carrier(c)
 	}
 	if len(c.Checks) > 0 {
 		parts.Health = func(ctx context.Context, fn func(string, bool, string)) { health.Run(ctx, checks(c), fn) }

@@ -72,6 +72,23 @@ func announceOptions(c *cluster.Config, log *slog.Logger, door *fence.Fence, con
 	}
 }
 
+// interfaces are those of the addresses.
+func interfaces(c *cluster.Config) map[netip.Addr]string {
+	list := map[netip.Addr]string{}
+	for _, a := range c.Addresses {
+		list[a.Addr] = a.Interface
+	}
+	return list
+}
+
+// carrier has the addresses that the agent puts on interfaces, which may be none.
+func carrier(c *cluster.Config) cluster.Interfaces {
+	if !*c.OnInterface {
+		return nil
+	}
+	return interfaces(c)
+}
+
 func checks(c *cluster.Config) map[string]health.Check {
 	out := map[string]health.Check{}
 	for name, k := range c.Checks {
