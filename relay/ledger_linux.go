@@ -86,6 +86,9 @@ func (l *ledger) run(ctx context.Context) error {
 
 // sync brings the sets in step that are not, such as those of a policy that comes into force.
 func (l *ledger) sync() {
+	if err := l.sets.Look(); err != nil && l.quiet.allow() {
+		l.log.Error("what policy is in force is not known", "error", err)
+	}
 	if l.sets.Behind() {
 		l.left = append(l.left, l.sets.Sync(l.table.All())...)
 	}
