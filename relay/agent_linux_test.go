@@ -168,6 +168,7 @@ func TestFormerGIAddr(t *testing.T) {
 // TestReloadOfEnded: a Reload that comes when nothing is written any more, since Run has failed, fails as well, and waits for nobody.
 func TestReloadOfEnded(t *testing.T) {
 	a, _ := newAgent(t, "")
+	clear(a.ports)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	if err := a.ledger.run(ctx); err != nil {

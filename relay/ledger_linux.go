@@ -40,13 +40,14 @@ type ledger struct {
 	sets    live.Group
 	log     *slog.Logger
 	waiting chan entry
+	ended   chan struct{} // closed when nothing is written any more
 	quiet   limiter
 	// left are bindings that have left the sets: the database need not remember them.
 	left []binding.Binding
 }
 
 func newLedger(s *binding.Store, t *binding.Table, log *slog.Logger) *ledger {
-	return &ledger{store: s, table: t, log: log, waiting: make(chan entry, maxWaiting)}
+	return &ledger{store: s, table: t, log: log, waiting: make(chan entry, maxWaiting), ended: make(chan struct{})}
 }
 
 // enter is false if there is no room.
@@ -59,8 +60,29 @@ func (l *ledger) enter(e entry) bool {
 	}
 }
 
+// record writes changes, and returns when they are written.
+func (l *ledger) record(ctx context.Context, many []binding.Change) error {
+	done := make(chan error, 1)
+	select {
+	case l.waiting <- entry{many: many, done: done}:
+	case <-l.ended:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-l.ended:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // run writes until the context ends.
 func (l *ledger) run(ctx context.Context) error {
+	defer close(l.ended)
 	l.sync()
 	expire := time.NewTicker(expireEvery)
 	defer expire.Stop()
