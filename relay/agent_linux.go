@@ -137,9 +137,11 @@ func (a *Agent) load(c *Config) error {
 	}
 	changes := c.static(a.table.All())
 	if err := a.store.Commit(changes); err != nil {
-		return fmt.Errorf("static bindings: %w", err)
+		a.log.Error("the static bindings could not be written: those of before are in force until they are", "error", err)
+		a.ledger.owed = c
+	} else {
+		a.table.Apply(changes, func(binding.Binding) {})
 	}
-	a.table.Apply(changes, func(binding.Binding) {})
 	var ended []binding.Binding
 	err = a.store.Leaving(func(b binding.Binding) { ended = append(ended, b) })
 	a.ledger.sets.Leave(ended)

@@ -30,6 +30,8 @@ type entry struct {
 	// done is told how it went, if it is not nil.
 	done chan<- error
 	many []binding.Change // in place of changes, for imports
+	// static is a configuration whose static bindings are to take the place of those there are.
+	static *Config
 }
 
 // ledger writes bindings: to disk first, then into the table and the firewall's set, and
@@ -44,6 +46,8 @@ type ledger struct {
 	quiet   limiter
 	// left are bindings that have left the sets: the database need not remember them.
 	left []binding.Binding
+	// owed is the configuration whose static bindings could not be written yet.
+	owed *Config
 }
 
 func newLedger(s *binding.Store, t *binding.Table, log *slog.Logger) *ledger {
@@ -60,11 +64,12 @@ func (l *ledger) enter(e entry) bool {
 	}
 }
 
-// record writes changes, and returns when they are written.
-func (l *ledger) record(ctx context.Context, many []binding.Change) error {
+// record writes what an entry has, and returns when that is written.
+func (l *ledger) record(ctx context.Context, e entry) error {
 	done := make(chan error, 1)
+	e.done = done
 	select {
-	case l.waiting <- entry{many: many, done: done}:
+	case l.waiting <- e:
 	case <-l.ended:
 		return context.Canceled
 	case <-ctx.Done():
@@ -94,16 +99,22 @@ func (l *ledger) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-expire.C:
-			l.sync()
-			page.changes = l.table.Expired(binding.BootTime(), maxTogether)
+			l.tick(&page)
 		case e := <-l.waiting:
 			page.add(e)
 			time.Sleep(gather - time.Since(last))
 			page.fill(l.waiting)
 			last = time.Now()
+			l.write(&page)
 		}
-		l.write(&page)
 	}
+}
+
+// tick does what is to be done now and then.
+func (l *ledger) tick(p *page) {
+	l.sync()
+	p.changes, p.static = l.table.Expired(binding.BootTime(), maxTogether), l.owed
+	l.write(p)
 }
 
 // sync brings the sets in step that are not, such as those of a policy that comes into force.
@@ -122,16 +133,20 @@ type page struct {
 	entries []entry
 	ended   []binding.Binding
 	mail    mail
+	static  *Config
 }
 
 func (p *page) clear() {
 	clear(p.entries)
-	p.changes, p.entries, p.ended = p.changes[:0], p.entries[:0], p.ended[:0]
+	p.changes, p.entries, p.ended, p.static = p.changes[:0], p.entries[:0], p.ended[:0], nil
 }
 
 func (p *page) add(e entry) {
 	p.changes = append(append(p.changes, e.changes[:e.n]...), e.many...)
 	p.entries = append(p.entries, e)
+	if e.static != nil {
+		p.static = e.static
+	}
 }
 
 func (p *page) fill(waiting <-chan entry) {
@@ -147,6 +162,9 @@ func (p *page) fill(waiting <-chan entry) {
 
 // write does it, and lets the ACKs go.
 func (l *ledger) write(p *page) {
+	if p.static != nil {
+		p.changes = append(p.changes, p.static.static(l.table.All())...)
+	}
 	if len(p.changes) == 0 && len(p.entries) == 0 && len(l.left) == 0 {
 		return
 	}
@@ -156,6 +174,9 @@ func (l *ledger) write(p *page) {
 			l.log.Error("bindings could not be written: the ACKs that they belong to are not relayed", "bindings", len(p.changes), "error", err)
 		}
 	} else {
+		if p.static != nil {
+			l.owed = nil
+		}
 		l.table.Apply(p.changes, func(b binding.Binding) { p.ended = append(p.ended, b) })
 		l.left = l.sets.Change(p.ended, p.changes)
 	}

@@ -67,7 +67,7 @@ func (a *Agent) replace(ctx context.Context, c *Config) error {
 		}
 	}
 	if err == nil {
-		err = a.ledger.record(ctx, c.static(a.table.All()))
+		err = a.ledger.record(ctx, entry{static: c})
 	}
 	if err != nil {
 		for p, list := range opened {
