@@ -119,9 +119,7 @@ func (l *ledger) tick(p *page) {
 
 // sync brings the sets in step that are not, such as those of a policy that comes into force.
 func (l *ledger) sync() {
-	if err := l.sets.Look(); err != nil && l.quiet.allow() {
-		l.log.Error("what policy is in force is not known", "error", err)
-	}
+	l.sets.Look()
 	if l.sets.Behind() {
 		l.left = append(l.left, l.sets.Sync(l.table.All())...)
 	}

@@ -20,20 +20,23 @@ type Group struct {
 }
 
 // Look finds out whether another policy has come into force, whose sets may lack bindings, as after a flush.
-func (g *Group) Look() error {
+// Where that is not known they may as well.
+func (g *Group) Look() {
 	if len(g.Sets) == 0 {
-		return nil
+		return
 	}
 	status, err := g.Sets[0].sets.Status()
 	if err != nil {
-		return err
+		for _, s := range g.Sets {
+			s.behind = true
+		}
+		return
 	}
 	changed := status.Generation != g.force.generation || !status.Since.Equal(g.force.since)
 	g.force.generation, g.force.since = status.Generation, status.Since
 	for _, s := range g.Sets {
 		s.look(changed, status.Pending != nil && !status.Pending.RolledBack)
 	}
-	return nil
 }
 
 // Behind says that one of the sets may lack bindings, or have some that have ended.
