@@ -91,7 +91,7 @@ func (s *sendSocket) sendWaiting(frame []byte) (err error) {
 func (s *sendSocket) Write(f func(fd uintptr) bool) error {
 	s.using.RLock()
 	defer s.using.RUnlock()
-	for {
+	for early := false; ; {
 		if s.closed.Load() {
 			return net.ErrClosed
 		}
@@ -102,21 +102,28 @@ func (s *sendSocket) Write(f func(fd uintptr) bool) error {
 		if f(uintptr(s.fd)) {
 			return nil
 		}
-		s.awaitRoom(end)
+		if early {
+			// The socket has room, and what f waits for is another thing: a slot of a ring while the device's queue is stopped.
+			time.Sleep(time.Millisecond)
+		}
+		early = s.awaitRoom(end)
 	}
 }
 
 // patience is how long awaitRoom may miss a Close or a new deadline.
 const patience = 10 * time.Millisecond
 
-func (s *sendSocket) awaitRoom(end int64) {
+// awaitRoom says whether there was room at once.
+func (s *sendSocket) awaitRoom(end int64) (early bool) {
 	wait := patience
 	if end != 0 {
 		wait = max(0, min(wait, time.Duration(end)-time.Since(epoch)))
 	}
 	ts := unix.NsecToTimespec(int64(wait))
 	// Whatever comes of it, f is asked next.
-	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, &ts, nil)
+	began := time.Now()
+	n, _ := unix.Ppoll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, &ts, nil)
+	return n > 0 && time.Since(began) < 100*time.Microsecond
 }
 
 // SetWriteDeadline bounds Write, also one that waits; the zero time is none.

@@ -15,7 +15,7 @@ type Interfaces map[netip.Addr]string
 
 // Add implements Carrier.
 func (i Interfaces) Add(a netip.Addr) error {
-	return i.do(a, netlink.AddrReplace)
+	return i.do(a, addMarked)
 }
 
 // Delete implements Carrier. That it is not there is no error.

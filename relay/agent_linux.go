@@ -48,9 +48,11 @@ type Agent struct {
 	// in force.
 	circuits map[string]*circuit
 	places   map[binding.Place]*circuit
-	giaddrs  map[uint32]bool
-	servers  map[uint32]*server
-	lists    bool // there is a list of servers
+	// giaddrs are the addresses at which servers may answer, each with the instant of CLOCK_BOOTTIME until which they may:
+	// inForce, or for a while after another took its place.
+	giaddrs map[uint32]int64
+	servers map[uint32]*server
+	lists   bool // there is a list of servers
 	// strangers counts what comes from addresses that are no servers'.
 	strangers counters
 }
@@ -73,7 +75,7 @@ type Options struct {
 // New opens the database and loads the bindings. The caller closes the agent.
 func New(c *Config, o Options) (*Agent, error) {
 	a := &Agent{snoops: c.Mode == ModeSnoop, log: o.Log, event: o.Event, table: binding.NewTable(), ports: map[string]*port{},
-		circuits: map[string]*circuit{}, places: map[binding.Place]*circuit{}, giaddrs: map[uint32]bool{}, servers: map[uint32]*server{}}
+		circuits: map[string]*circuit{}, places: map[binding.Place]*circuit{}, giaddrs: map[uint32]int64{}, servers: map[uint32]*server{}}
 	a.configure(c)
 	policy, err := c.guard()
 	if err != nil {
@@ -135,9 +137,11 @@ func (a *Agent) load(c *Config) error {
 	}
 	changes := c.static(a.table.All())
 	if err := a.store.Commit(changes); err != nil {
-		return fmt.Errorf("static bindings: %w", err)
+		a.log.Error("the static bindings could not be written: those of before are in force until they are", "error", err)
+		a.ledger.owed = c
+	} else {
+		a.table.Apply(changes, func(binding.Binding) {})
 	}
-	a.table.Apply(changes, func(binding.Binding) {})
 	var ended []binding.Binding
 	err = a.store.Leaving(func(b binding.Binding) { ended = append(ended, b) })
 	a.ledger.sets.Leave(ended)

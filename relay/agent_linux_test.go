@@ -1,10 +1,13 @@
 package relay
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/postern-fw/postern/proto/dhcp"
 	"github.com/postern-fw/postern/relay/binding"
@@ -108,6 +111,78 @@ func TestExchange(t *testing.T) {
 		if r != tt.why || len(list) != map[bool]int{true: 1, false: 0}[r == Relayed] {
 			t.Errorf("%s after %s: %s, %d frames; want %s", tt.answer, tt.request, r, len(list), tt.why)
 		}
+	}
+}
+
+// TestFormerGIAddr: an answer to the agent's former address gets to its client, as long as answers may take, and not longer.
+func TestFormerGIAddr(t *testing.T) {
+	const server, more = "3604c0000235", "servers: [192.0.2.53]\ninterfaces: [{names: [eth1], address: 10.1.0.2}]\n"
+	for name, change := range map[string]func(*Agent, *port, *Config){
+		"another configuration": func(a *Agent, p *port, c *Config) {
+			circuits, err := c.circuits(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.exchange(c, map[*port]map[uint16]*circuit{p: circuits})
+		},
+		"the interface opened anew": func(a *Agent, p *port, c *Config) {
+			again := &port{ifi: p.ifi, mac: p.mac}
+			circuits, err := c.circuits(again)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.join(again, circuits)
+		},
+	} {
+		a, p := newAgent(t, "")
+		if _, r := ask(t, a, p, requestFrame(t, "350101ff")); r != Relayed {
+			t.Fatal(r)
+		}
+		c, err := ParseConfig("relay.yaml", []byte("database: "+t.TempDir()+"/db\n"+more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(a, p, c)
+		offer := bytesOf(t, answerHead, "350102"+server+circuitInfo+"ff")
+		if list, r := answer(a, offer); r != Relayed || len(list) != 1 {
+			t.Errorf("%s: an answer that was under way: %s, %d frames", name, r, len(list))
+		}
+		late := reply{}
+		late.Payload, late.Src = offer, 0xc0000235
+		if r := a.answer(&late, binding.BootTime()+2*binding.AnswerTime); r != UnknownAgent {
+			t.Errorf("%s: an answer that comes much later: %s", name, r)
+		}
+		const former = 0x0a010001
+		until := a.giaddrs[former]
+		if change(a, a.ports["eth1"], c); a.giaddrs[former] != until {
+			t.Errorf("%s: another change prolongs it by %d", name, a.giaddrs[former]-until)
+		}
+		head := append([]byte(nil), answerHead...)
+		head[27] = 9
+		if _, r := answer(a, bytesOf(t, head, "350102"+server+circuitInfo+"ff")); r != UnknownAgent {
+			t.Errorf("%s: an address that was never the agent's: %s", name, r)
+		}
+	}
+}
+
+// TestReloadOfEnded: a Reload that comes when nothing is written any more, since Run has failed, fails as well, and waits for nobody.
+func TestReloadOfEnded(t *testing.T) {
+	a, _ := newAgent(t, "")
+	clear(a.ports)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := a.ledger.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	reloaded := make(chan error, 1)
+	go func() { reloaded <- a.Reload(t.Context(), a.config.Load()) }()
+	select {
+	case err := <-reloaded:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want %v", err, context.Canceled)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
 	}
 }
 

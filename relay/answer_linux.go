@@ -61,7 +61,7 @@ func (a *Agent) answer(r *reply, now int64) Reason {
 	switch {
 	case r.m.Op() != message.BootReply, r.m.Type != message.Offer && r.m.Type != message.ACK && r.m.Type != message.NAK:
 		return TypeOfClient
-	case !a.giaddrs[r.m.GIAddr()]:
+	case a.giaddrs[r.m.GIAddr()] < now:
 		return UnknownAgent
 	}
 	via, why := a.circuitOf(r, now)

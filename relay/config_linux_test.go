@@ -148,3 +148,17 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestFixed: what takes a restart is told by the key that somebody has changed, not by one that follows from it.
+func TestFixed(t *testing.T) {
+	parse := func(database string) *Config {
+		c, err := ParseConfig("relay.yaml", []byte("database: "+database+"\nservers: [192.0.2.53]\ninterfaces: [{names: [eth1]}]\n"))
+		must(t, err)
+		return c
+	}
+	for range 50 {
+		if err := parse("/a").fixed(parse("/b")); !errors.Is(err, ErrRestart) || !strings.HasPrefix(err.Error(), "another database ") {
+			t.Fatal(err)
+		}
+	}
+}

@@ -102,7 +102,7 @@ func (a *Agent) take(w http.ResponseWriter, r *http.Request) {
 				many = append(many, binding.Change{Binding: i.Binding()})
 			}
 		}
-		if e := a.record(r.Context(), many); e != nil {
+		if e := a.ledger.record(r.Context(), entry{many: many}); e != nil {
 			http.Error(w, e.Error(), http.StatusInsufficientStorage)
 			return
 		}
@@ -115,21 +115,6 @@ func (a *Agent) take(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-	}
-}
-
-func (a *Agent) record(ctx context.Context, many []binding.Change) error {
-	done := make(chan error, 1)
-	select {
-	case a.ledger.waiting <- entry{many: many, done: done}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -146,7 +131,7 @@ func (a *Agent) delete(w http.ResponseWriter, r *http.Request) {
 	case b.Static:
 		http.Error(w, ip.String()+" is bound in the configuration", http.StatusConflict)
 	default:
-		if err := a.record(r.Context(), []binding.Change{{Binding: b, Gone: true}}); err != nil {
+		if err := a.ledger.record(r.Context(), entry{many: []binding.Change{{Binding: b, Gone: true}}}); err != nil {
 			http.Error(w, err.Error(), http.StatusInsufficientStorage)
 		}
 	}

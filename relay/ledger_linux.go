@@ -30,6 +30,8 @@ type entry struct {
 	// done is told how it went, if it is not nil.
 	done chan<- error
 	many []binding.Change // in place of changes, for imports
+	// static is a configuration whose static bindings are to take the place of those there are.
+	static *Config
 }
 
 // ledger writes bindings: to disk first, then into the table and the firewall's set, and
@@ -40,13 +42,16 @@ type ledger struct {
 	sets    live.Group
 	log     *slog.Logger
 	waiting chan entry
+	ended   chan struct{} // closed when nothing is written any more
 	quiet   limiter
 	// left are bindings that have left the sets: the database need not remember them.
 	left []binding.Binding
+	// owed is the configuration whose static bindings could not be written yet.
+	owed *Config
 }
 
 func newLedger(s *binding.Store, t *binding.Table, log *slog.Logger) *ledger {
-	return &ledger{store: s, table: t, log: log, waiting: make(chan entry, maxWaiting)}
+	return &ledger{store: s, table: t, log: log, waiting: make(chan entry, maxWaiting), ended: make(chan struct{})}
 }
 
 // enter is false if there is no room.
@@ -59,8 +64,30 @@ func (l *ledger) enter(e entry) bool {
 	}
 }
 
+// record writes what an entry has, and returns when that is written.
+func (l *ledger) record(ctx context.Context, e entry) error {
+	done := make(chan error, 1)
+	e.done = done
+	select {
+	case l.waiting <- e:
+	case <-l.ended:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-l.ended:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // run writes until the context ends.
 func (l *ledger) run(ctx context.Context) error {
+	defer close(l.ended)
 	l.sync()
 	expire := time.NewTicker(expireEvery)
 	defer expire.Stop()
@@ -72,20 +99,27 @@ func (l *ledger) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-expire.C:
-			l.sync()
-			page.changes = l.table.Expired(binding.BootTime(), maxTogether)
+			l.tick(&page)
 		case e := <-l.waiting:
 			page.add(e)
 			time.Sleep(gather - time.Since(last))
 			page.fill(l.waiting)
 			last = time.Now()
+			l.write(&page)
 		}
-		l.write(&page)
 	}
+}
+
+// tick does what is to be done now and then.
+func (l *ledger) tick(p *page) {
+	l.sync()
+	p.changes, p.static = l.table.Expired(binding.BootTime(), maxTogether), l.owed
+	l.write(p)
 }
 
 // sync brings the sets in step that are not, such as those of a policy that comes into force.
 func (l *ledger) sync() {
+	l.sets.Look()
 	if l.sets.Behind() {
 		l.left = append(l.left, l.sets.Sync(l.table.All())...)
 	}
@@ -97,16 +131,20 @@ type page struct {
 	entries []entry
 	ended   []binding.Binding
 	mail    mail
+	static  *Config
 }
 
 func (p *page) clear() {
 	clear(p.entries)
-	p.changes, p.entries, p.ended = p.changes[:0], p.entries[:0], p.ended[:0]
+	p.changes, p.entries, p.ended, p.static = p.changes[:0], p.entries[:0], p.ended[:0], nil
 }
 
 func (p *page) add(e entry) {
 	p.changes = append(append(p.changes, e.changes[:e.n]...), e.many...)
 	p.entries = append(p.entries, e)
+	if e.static != nil {
+		p.static = e.static
+	}
 }
 
 func (p *page) fill(waiting <-chan entry) {
@@ -122,6 +160,9 @@ func (p *page) fill(waiting <-chan entry) {
 
 // write does it, and lets the ACKs go.
 func (l *ledger) write(p *page) {
+	if p.static != nil {
+		p.changes = append(p.changes, p.static.static(l.table.All())...)
+	}
 	if len(p.changes) == 0 && len(p.entries) == 0 && len(l.left) == 0 {
 		return
 	}
@@ -131,6 +172,9 @@ func (l *ledger) write(p *page) {
 			l.log.Error("bindings could not be written: the ACKs that they belong to are not relayed", "bindings", len(p.changes), "error", err)
 		}
 	} else {
+		if p.static != nil {
+			l.owed = nil
+		}
 		l.table.Apply(p.changes, func(b binding.Binding) { p.ended = append(p.ended, b) })
 		l.left = l.sets.Change(p.ended, p.changes)
 	}

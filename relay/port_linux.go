@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"sync/atomic"
 
@@ -201,11 +202,23 @@ func (a *Agent) serve(p *port, circuits map[uint16]*circuit) {
 	a.index()
 }
 
+const inForce = math.MaxInt64
+
 // index finds the addresses at which servers may answer. Under Agent.mu.
 func (a *Agent) index() {
-	clear(a.giaddrs)
+	now := binding.BootTime()
+	for g, until := range a.giaddrs {
+		switch {
+		case until == inForce:
+			a.giaddrs[g] = now + binding.AnswerTime
+		case until < now:
+			delete(a.giaddrs, g)
+		}
+	}
 	for _, c := range a.circuits {
-		a.giaddrs[c.giaddr] = true
+		if c.until == 0 {
+			a.giaddrs[c.giaddr] = inForce
+		}
 	}
 }
 

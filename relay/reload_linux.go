@@ -14,10 +14,14 @@ var ErrRestart = errors.New("takes a restart, which loses no binding")
 
 // fixed refuses what cannot change while the relay runs.
 func (c *Config) fixed(next *Config) error {
-	for key, same := range map[string]bool{"mode": c.Mode == next.Mode, "database": c.Database == next.Database, "control": c.Control == next.Control,
-		"set": slices.Equal(c.Set, next.Set), "bpffs": c.BPFFS == next.BPFFS} {
-		if !same {
-			return fmt.Errorf("another %s %w", key, ErrRestart)
+	// The control socket's name may follow from the database's, so that comes first.
+	for _, key := range []struct {
+		name string
+		same bool
+	}{{"mode", c.Mode == next.Mode}, {"database", c.Database == next.Database}, {"control", c.Control == next.Control},
+		{"set", slices.Equal(c.Set, next.Set)}, {"bpffs", c.BPFFS == next.BPFFS}} {
+		if !key.same {
+			return fmt.Errorf("another %s %w", key.name, ErrRestart)
 		}
 	}
 	return nil
@@ -67,7 +71,7 @@ func (a *Agent) replace(ctx context.Context, c *Config) error {
 		}
 	}
 	if err == nil {
-		err = a.record(ctx, c.static(a.table.All()))
+		err = a.ledger.record(ctx, entry{static: c})
 	}
 	if err != nil {
 		for p, list := range opened {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
@@ -31,7 +32,7 @@ func Compose(c *cluster.Config, name string, text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return out, verify(name, out, p)
+	return out, verify(c, name, out, p, own)
 }
 
 // composable says what of a policy would open the fence, or cannot be beside it.
@@ -40,14 +41,14 @@ func composable(c *cluster.Config, p, own *firewall.Policy) error {
 		return errors.New("`mode: audit` of the whole policy lets pass what the fence drops: write it at the rules that it is meant for")
 	}
 	for _, name := range c.Interfaces() {
-		if !guarded(p, name) {
+		if _, ok := guarded(p, name); !ok {
 			return fmt.Errorf("%s has virtual addresses, so all that leaves there must be judged: write `guard: [{interfaces: [%s], senders: all}]`, without `hook: tc`, and let pass by rules what is to pass, such as `match: ip || ipv6`", name, name)
 		}
 	}
 	for _, s := range p.Sets {
 		switch {
 		case s.Name == Set:
-			if err := checkSet(s); err != nil {
+			if err := checkSet(c, s); err != nil {
 				return err
 			}
 		case slices.ContainsFunc(own.Sets, func(o *firewall.SetDecl) bool { return o.Name == s.Name }):
@@ -67,11 +68,31 @@ func composable(c *cluster.Config, p, own *firewall.Policy) error {
 	return nil
 }
 
-// guarded says whether everything that leaves an interface is judged: tc does not see who bypasses it.
-func guarded(p *firewall.Policy, name string) bool {
-	return slices.ContainsFunc(p.Guard, func(g firewall.Guard) bool {
-		return g.Direction == firewall.Egress && g.AllSenders && g.Hook != firewall.HookTC && g.Names(name)
-	})
+// guarded says whether everything that leaves an interface is judged, and at which hook: tc does not see who bypasses it.
+func guarded(p *firewall.Policy, name string) (at firewall.Hook, ok bool) {
+	for _, g := range p.Guard {
+		if whole(g) && g.Names(name) {
+			at, ok = max(at, g.Hook), true
+		}
+	}
+	return at, ok
+}
+
+// whole says whether a guard lets nothing that leaves pass unjudged.
+func whole(g firewall.Guard) bool {
+	return g.Direction == firewall.Egress && g.AllSenders && g.Hook != firewall.HookTC
+}
+
+// exact are the guards of the interfaces with addresses by their own names, where the policy has a pattern: the kernel follows not
+// every pattern by itself to an interface that comes later, and when that comes nobody else may live.
+func exact(c *cluster.Config, p *firewall.Policy) (list []firewall.Guard) {
+	for _, name := range c.Interfaces() {
+		at, _ := guarded(p, name)
+		if !slices.ContainsFunc(p.Guard, func(g firewall.Guard) bool { return whole(g) && g.Hook == at && slices.Contains(g.Interfaces, name) }) {
+			list = append(list, firewall.Guard{Interfaces: []string{name}, AllSenders: true, Hook: at})
+		}
+	}
+	return list
 }
 
 const (
@@ -79,7 +100,7 @@ const (
 	probeRule     = "probe"
 )
 
-// merge writes the fence's sets and rules into a policy's text.
+// merge writes the fence's guards, sets and rules into a policy's text.
 func merge(c *cluster.Config, p *firewall.Policy, text []byte) ([]byte, error) {
 	var doc, fence yaml.Node
 	if err := errors.Join(yaml.Unmarshal(text, &doc), yaml.Unmarshal(rules(c, p), &fence)); err != nil {
@@ -93,6 +114,12 @@ func merge(c *cluster.Config, p *firewall.Policy, text []byte) ([]byte, error) {
 		}
 	}
 	rules.Content = append(value(from, "rules", yaml.SequenceNode).Content, rules.Content...)
+	guards := value(to, "guard", yaml.SequenceNode)
+	for _, g := range exact(c, p) {
+		n := mapping("senders", "all", "hook", g.Hook.String())
+		value(n, "interfaces", yaml.SequenceNode).Content = []*yaml.Node{{Kind: yaml.ScalarNode, Value: g.Interfaces[0], Style: yaml.DoubleQuotedStyle}}
+		guards.Content = append(guards.Content, n)
+	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
@@ -113,9 +140,9 @@ func rules(c *cluster.Config, p *firewall.Policy) []byte {
 		if c.Fence.IP {
 			match += " || ip.malformed"
 		}
-		list.Content = append([]*yaml.Node{rule(malformedRule, match, "drop")}, list.Content...)
+		list.Content = append([]*yaml.Node{mapping("name", malformedRule, "match", match, "verdict", "drop")}, list.Content...)
 	}
-	list.Content = append(list.Content, rule(probeRule, "arp.isprobe && arp.dst.proto_ipv4 in @addresses && arp.src.hw_mac == eth.src", "accept"))
+	list.Content = append(list.Content, mapping("name", probeRule, "match", "arp.isprobe && arp.dst.proto_ipv4 in @addresses && arp.src.hw_mac == eth.src", "verdict", "accept"))
 	if slices.ContainsFunc(p.Guard, func(g firewall.Guard) bool { return g.Direction == firewall.Ingress }) {
 		for _, r := range list.Content {
 			m := value(r, "match", yaml.ScalarNode)
@@ -126,9 +153,10 @@ func rules(c *cluster.Config, p *firewall.Policy) []byte {
 	return b
 }
 
-func rule(name, match, verdict string) *yaml.Node {
+// mapping is one of keys and values, in turns.
+func mapping(list ...string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
-	for _, s := range []string{"name", name, "match", match, "verdict", verdict} {
+	for _, s := range list {
 		n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: s})
 	}
 	return n
@@ -146,20 +174,31 @@ func value(n *yaml.Node, key string, kind yaml.Kind) *yaml.Node {
 	return v
 }
 
-// verify fails if what was composed is not the policy with other rules before its own.
-func verify(name string, text []byte, p *firewall.Policy) error {
+// verify fails if what was composed is not the policy with the fence before its rules.
+func verify(c *cluster.Config, name string, text []byte, p, own *firewall.Policy) error {
 	got, _, err := firewall.Parse(name, text)
 	if err != nil {
 		return fmt.Errorf("composing it with the fence: %w", err)
 	}
+	sets := slices.Clone(p.Sets)
+	for _, o := range own.Sets {
+		if !slices.ContainsFunc(p.Sets, func(s *firewall.SetDecl) bool { return s.Name == o.Name }) {
+			sets = append(sets, o)
+		}
+	}
 	n := len(got.Rules) - len(p.Rules)
-	same := n > 0 && got.Name == p.Name && got.Default == p.Default && !got.Audit && len(got.Tests) == len(p.Tests) && len(got.Guard) == len(p.Guard) && len(got.Sets) >= len(p.Sets)
+	same := n > 0 && got.Name == p.Name && got.Default == p.Default && got.MalformedMatch == p.MalformedMatch && !got.Audit && len(got.Tests) == len(p.Tests) &&
+		slices.Equal(got.Seal, p.Seal) && reflect.DeepEqual(got.Guard, slices.Concat(p.Guard, exact(c, p))) && reflect.DeepEqual(got.Sets, sets)
 	for i := 0; same && i < len(p.Rules); i++ {
-		a, b := got.Rules[n+i], p.Rules[i]
-		same = a.Name == b.Name && a.Does() == b.Does() && fmt.Sprint(a.Match) == fmt.Sprint(b.Match)
+		same = sameRule(got.Rules[n+i], p.Rules[i])
 	}
 	if !same {
 		return fmt.Errorf("%s: composed with the fence it is another policy: write it without what YAML has beyond mappings, lists and values", name)
 	}
 	return nil
+}
+
+func sameRule(a, b *firewall.Rule) bool {
+	return a.Name == b.Name && a.Does() == b.Does() && a.Log == b.Log && a.Audit == b.Audit && fmt.Sprint(a.Match) == fmt.Sprint(b.Match) &&
+		reflect.DeepEqual(a.Limit, b.Limit) && reflect.DeepEqual(a.Set, b.Set)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,44 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// TestComposedGuard: the kernel follows an exact name by itself to an interface that comes later, and not every pattern. So the
+// fence's guard stands there by exact names, whatever pattern the policy has, and where the policy's is the same it is not said twice.
+func TestComposedGuard(t *testing.T) {
+	all := func(hook firewall.Hook, names ...string) firewall.Guard {
+		return firewall.Guard{Interfaces: names, AllSenders: true, Hook: hook}
+	}
+	const hook = "policy: p\nhook: tc\nguard:\n  - {interfaces: [\"eth*\"], senders: all, hook: gate}\n"
+	for _, c := range []struct {
+		name, policy string
+		want         []firewall.Guard
+	}{
+		{"the exact name", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\n", []firewall.Guard{all(0, "eth0")}},
+		{"among others", "policy: p\nguard: [{interfaces: [\"veth*\", eth0], senders: all}]\n", []firewall.Guard{all(0, "veth*", "eth0")}},
+		{"a prefix", "policy: p\nguard: [{interfaces: [\"eth*\"], senders: all}]\n", []firewall.Guard{all(0, "eth*"), all(0, "eth0")}},
+		{"a pattern", "policy: p\nguard: [{interfaces: [\"eth?\"], senders: all}]\n", []firewall.Guard{all(0, "eth?"), all(0, "eth0")}},
+		{"the exact name for packet sockets alone", "policy: p\nguard: [{interfaces: [eth0]}, {interfaces: [\"eth?\"], senders: all}]\n",
+			[]firewall.Guard{{Interfaces: []string{"eth0"}}, all(0, "eth?"), all(0, "eth0")}},
+		{"the exact name at tc", "policy: p\nguard: [{interfaces: [eth0], senders: all, hook: tc}, {interfaces: [\"eth?\"], senders: all}]\n",
+			[]firewall.Guard{all(firewall.HookTC, "eth0"), all(0, "eth?"), all(0, "eth0")}},
+		{"at the gate, in a policy at tc", hook, []firewall.Guard{all(firewall.HookGate, "eth*"), all(firewall.HookGate, "eth0")}},
+		{"at the gate and as it comes", "policy: p\nguard: [{interfaces: [eth0], senders: all}, {interfaces: [\"eth*\"], senders: all, hook: gate}]\n",
+			[]firewall.Guard{all(0, "eth0"), all(firewall.HookGate, "eth*"), all(firewall.HookGate, "eth0")}},
+	} {
+		out, err := Compose(config(t, ""), "p", []byte(c.policy))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		p, _, err := firewall.Parse("composed", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(p.Guard, c.want) {
+			t.Errorf("%s: guards %v, want %v", c.name, p.Guard, c.want)
+		}
+	}
+}
+
 func TestComposable(t *testing.T) {
 	const guard = "policy: p\nguard: [{interfaces: [eth0], senders: all}]\n"
 	for _, c := range []struct{ name, policy, want string }{
@@ -104,6 +143,7 @@ func TestComposable(t *testing.T) {
 		{"audit", guard + "mode: audit\n", "mode: audit"},
 		{"a sender that is written", guard + "rules: [{name: a, verdict: {set: {arp.src.proto_ipv4: 192.0.2.10}}}]\n", "writes a sender's address"},
 		{"elements of the set", guard + "sets: {vips: {type: ipv4, elements: [192.0.2.10]}}\n", "it is the agent's"},
+		{"a set that is too small", guard + "sets: {vips: {type: ipv4, size: 1}}\n", "write 22 or more"},
 		{"another set of the fence", guard + "sets: {addresses: {type: ipv4}}\n", "the name of one of the fence's"},
 		{"a rule of the fence", guard + "rules: [{name: held, verdict: accept}]\n", "the name of one of the fence's"},
 		{"another one", guard + "rules: [{name: probe, verdict: accept}]\n", "the name of one of the fence's"},

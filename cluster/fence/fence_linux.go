@@ -30,18 +30,19 @@ type Fence struct {
 
 	mu       sync.Mutex
 	policies []string // names of those that may be in force
+	change   int      // of policies, counted
 }
 
 var _ cluster.Door = (*Fence)(nil)
 
 // Raise puts a policy in force, with what its set held before, and returns when every
 // frame is judged by it.
-func Raise(k Kernel, src kernel.Source, interfaces []string) (*Fence, error) {
+func Raise(k Kernel, c *cluster.Config, src kernel.Source, interfaces []string) (*Fence, error) {
 	p, _, err := firewall.Parse(src.Name, src.Text)
 	if err != nil {
 		return nil, err
 	}
-	if err := check(p); err != nil {
+	if err := check(c, p); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", src.Name, ErrNoFence, err)
 	}
 	return raise(k, p, p.Name, src, interfaces)
@@ -84,29 +85,41 @@ func (f *Fence) guards(s *kernel.Status, interfaces []string) error {
 
 // Check fails where the fence is not in force any more.
 func (f *Fence) Check(interfaces []string) error {
-	s, err := f.Kernel.Status()
+	s, policies, err := f.status()
 	switch {
 	case err != nil:
 		return fmt.Errorf("the fence: %w", err)
 	case !s.Enforcing:
 		return fmt.Errorf("somebody took the fence away: %w; start the agent anew", kernel.ErrNothing)
-	case !slices.Contains(f.expected(), s.Policy):
+	case !slices.Contains(policies, s.Policy):
 		return fmt.Errorf("somebody put the policy %s in force in place of the fence; start the agent anew", s.Policy)
 	}
 	return f.guards(s, interfaces)
 }
 
-// expected are the names of the policies that may be in force: of two while the kernel may go back from one to the other.
-func (f *Fence) expected() []string {
+// status is the kernel's, and the names of the policies that may be in force in it: of two while the kernel may go back from one to the
+// other. A status from before another policy was expected says nothing.
+func (f *Fence) status() (s *kernel.Status, policies []string, err error) {
+	for {
+		policies, before := f.expected()
+		s, err := f.Kernel.Status()
+		if _, after := f.expected(); before == after {
+			return s, policies, err
+		}
+	}
+}
+
+func (f *Fence) expected() (policies []string, change int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.policies
+	return f.policies, f.change
 }
 
 func (f *Fence) expect(names ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.policies = names
+	f.change++
 }
 
 // Open implements cluster.Door. The kernel comes first: what it does not let out the agent's

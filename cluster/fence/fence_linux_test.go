@@ -31,6 +31,8 @@ type machine struct {
 	// before is what a policy that waits to be confirmed goes back to.
 	before  string
 	pending bool
+	// asked happens while the status is on its way to who has asked.
+	asked func()
 }
 
 func (m *machine) Apply(s kernel.Source, o kernel.ApplyOptions) (*kernel.Status, error) {
@@ -43,7 +45,12 @@ func (m *machine) Apply(s kernel.Source, o kernel.ApplyOptions) (*kernel.Status,
 }
 
 func (m *machine) Status() (*kernel.Status, error) {
-	return &kernel.Status{Enforcing: m.policy != "", Policy: m.policy, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}, nil
+	s := &kernel.Status{Enforcing: m.policy != "", Policy: m.policy, Interfaces: []kernel.Interface{{Name: "eth0", Guarded: true}, {Name: "eth1", Fault: "no program"}}}
+	if asked := m.asked; asked != nil {
+		m.asked = nil
+		asked()
+	}
+	return s, nil
 }
 
 func (m *machine) AddToSet(_ string, deadline int64, elements ...[]string) error {
@@ -88,7 +95,7 @@ func TestPolicy(t *testing.T) {
 		{"open, for IP as well", "fence: {ip: true}\n", true, []string{vip, other, probe, ip, otherB}, []string{forged}},
 	} {
 		cfg := config(t, c.config)
-		f, err := Raise(&machine{set: map[string]int64{}}, kernel.Source{Name: "p", Text: Policy(cfg)}, []string{"eth0"})
+		f, err := Raise(&machine{set: map[string]int64{}}, cfg, kernel.Source{Name: "p", Text: Policy(cfg)}, []string{"eth0"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,11 +131,14 @@ func TestRaise(t *testing.T) {
 		{"another type", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: mac}}\n", "eth0", "must be of type ipv4"},
 		{"elements of its own", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4, elements: [192.0.2.1]}}\n", "eth0", "have no elements"},
 		{"packet sockets alone", "policy: p\nguard: [{interfaces: [eth0]}]\nsets: {vips: {type: ipv4}}\n", "eth0", "must be `senders: all`"},
+		{"a pattern alone", "policy: p\nguard: [{interfaces: [\"eth?\"], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth0", "by this name"},
+		{"at tc, which is bypassed", "policy: p\nhook: tc\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth0", "without `hook: tc`"},
+		{"a set that is too small", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4, size: 21}}\n", "eth0", "write 22 or more"},
 		{"another interface", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth9", "guards no interface eth9"},
 		{"not guarded", "policy: p\nguard: [{interfaces: [eth0], senders: all}]\nsets: {vips: {type: ipv4}}\n", "eth1", "eth1 is not guarded: no program"},
 		{"no policy", "x", "eth0", "p:1:1"},
 	} {
-		_, err := Raise(&machine{}, kernel.Source{Name: "p", Text: []byte(c.policy)}, []string{c.iface})
+		_, err := Raise(&machine{}, config(t, ""), kernel.Source{Name: "p", Text: []byte(c.policy)}, []string{c.iface})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -137,7 +147,7 @@ func TestRaise(t *testing.T) {
 
 func TestDoor(t *testing.T) {
 	m := &machine{set: map[string]int64{}}
-	f, err := Raise(m, kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
+	f, err := Raise(m, config(t, ""), kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +191,7 @@ func TestDoor(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	m := &machine{set: map[string]int64{}}
-	f, err := Raise(m, kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
+	f, err := Raise(m, config(t, ""), kernel.Source{Name: "p", Text: Policy(config(t, ""))}, []string{"eth0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +205,31 @@ func TestCheck(t *testing.T) {
 		err := f.Check([]string{c.iface})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
+// TestCheckMeanwhile: a policy that takes another's place while it is asked what is in force is no alarm.
+func TestCheckMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		was, now string // in force before and after the question
+		then     []string
+	}{
+		{"after the answer", "a", "b", []string{"b"}},
+		{"a trial that is over", "b", "a", []string{"a"}},
+	} {
+		m := &machine{set: map[string]int64{}, policy: c.was}
+		f := &Fence{Kernel: m}
+		f.expect(c.was)
+		m.asked = func() { m.policy = c.now; f.expect(c.was, c.now); f.expect(c.then...) }
+		if err := f.Check([]string{"eth0"}); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		m.asked = func() { f.expect(c.was, c.now); f.expect(c.then...) }
+		m.policy = "other"
+		if f.Check([]string{"eth0"}) == nil {
+			t.Errorf("%s: somebody else's policy is not told", c.name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ package fence
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/postern-fw/postern/cluster"
@@ -32,7 +33,7 @@ func Policy(c *cluster.Config) []byte {
 		fmt.Fprintf(&b, "%q", name)
 	}
 	b.WriteString("]\n    senders: all\nsets:\n")
-	fmt.Fprintf(&b, "  %s: {type: ipv4, size: %d} # the agent's\n", Set, 2*len(c.Addresses)+16)
+	fmt.Fprintf(&b, "  %s: {type: ipv4, size: %d} # the agent's\n", Set, room(c))
 	b.WriteString("  addresses:\n    type: ipv4\n    elements:\n")
 	for _, a := range c.Addresses {
 		fmt.Fprintf(&b, "      - %v\n", a.Addr)
@@ -60,13 +61,16 @@ func Policy(c *cluster.Config) []byte {
 // ErrNoFence is matched where a policy does not hold back what is not held.
 var ErrNoFence = errors.New("the policy is no fence")
 
+// room is how many elements the set must have room for.
+func room(c *cluster.Config) int { return 2*len(c.Addresses) + 16 }
+
 // check says what a policy lacks to be a fence.
-func check(p *firewall.Policy) error {
+func check(c *cluster.Config, p *firewall.Policy) error {
 	for _, s := range p.Sets {
 		if s.Name != Set {
 			continue
 		}
-		if err := checkSet(s); err != nil {
+		if err := checkSet(c, s); err != nil {
 			return err
 		}
 		for _, g := range p.Guard {
@@ -74,14 +78,27 @@ func check(p *firewall.Policy) error {
 				return fmt.Errorf("the guard of %s must be `senders: all`, or the kernel's own ARP passes the fence", strings.Join(g.Interfaces, ", "))
 			}
 		}
-		return nil
+		return checkNames(c, p)
 	}
 	return fmt.Errorf("it has no set %q: write `sets: {%s: {type: ipv4}}` and a rule that lets out what is in it", Set, Set)
 }
 
-func checkSet(s *firewall.SetDecl) error {
+// checkNames fails where an interface may come up unguarded, or be bypassed: the kernel follows not every pattern by itself.
+func checkNames(c *cluster.Config, p *firewall.Policy) error {
+	for _, name := range c.Interfaces() {
+		if !slices.ContainsFunc(p.Guard, func(g firewall.Guard) bool { return whole(g) && slices.Contains(g.Interfaces, name) }) {
+			return fmt.Errorf("%s has virtual addresses: write `guard: [{interfaces: [%s], senders: all}]`, by this name, and without `hook: tc`", name, name)
+		}
+	}
+	return nil
+}
+
+func checkSet(c *cluster.Config, s *firewall.SetDecl) error {
 	if len(s.Types) != 1 || s.Types[0] != filter.TypeIPv4 || len(s.Elements) > 0 {
 		return fmt.Errorf("the set %q must be of type ipv4 and have no elements: it is the agent's", Set)
+	}
+	if s.Size != 0 && int(s.Size) < room(c) {
+		return fmt.Errorf("the set %q has room for %d elements: leave `size` out, or write %d or more", Set, s.Size, room(c))
 	}
 	return nil
 }

@@ -64,20 +64,44 @@ func newAgentFence(t *term) *cobra.Command {
 		Use:   "fence --config FILE",
 		Short: "Put the fence of the agent in force, with every address shut, and exit",
 		Long: `fence is for the time before the network is up: from then on nothing that speaks for
-one of the addresses leaves until an agent holds it. An agent that runs already is
-not disturbed.`,
+one of the addresses leaves until an agent holds it. Beside an agent that runs it
+changes nothing: the policy in force is that agent's.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			c, err := agentConfig(file)
-			if err != nil {
-				return err
-			}
-			_, _, err = t.fence(c, nil)
-			return t.refusedFence(err)
-		},
+		RunE: func(*cobra.Command, []string) error { return t.agentFence(file) },
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "/etc/postern/agent.yaml", "the configuration `FILE`")
 	return cmd
+}
+
+// agentFence is in no agent's way: none begins while it works, and beside one that runs it does nothing.
+func (t *term) agentFence(file string) error {
+	c, err := agentConfig(file)
+	if err != nil {
+		return err
+	}
+	only, err := onlyAgent()
+	if errors.Is(err, errOtherAgent) {
+		return t.fencedAlready()
+	}
+	if err != nil {
+		return err
+	}
+	defer only.Close()
+	_, _, err = t.fence(c, nil)
+	return t.refusedFence(err)
+}
+
+// fencedAlready is what there is to say beside an agent: that its policy is in force.
+func (t *term) fencedAlready() error {
+	s, err := t.machine.host.Status()
+	switch {
+	case err != nil:
+		return t.refused(err)
+	case !s.Enforcing:
+		return &exitError{exitMachine, errors.New("a process is the agent of this network namespace, and no policy is in force: start the agent anew")}
+	}
+	fmt.Fprintf(t.out, "an agent runs, and has the policy %s in force: nothing is changed\n", s.Policy)
+	return nil
 }
 
 func agentConfig(file string) (*cluster.Config, error) {
@@ -105,7 +129,7 @@ func (t *term) fence(c *cluster.Config, interfaces []string) (*fence.Fence, last
 		}
 		src = kernel.Source{Name: c.Fence.Policy, Text: text}
 	}
-	door, err := fence.Raise(t.machine.host, src, interfaces)
+	door, err := fence.Raise(t.machine.host, c, src, interfaces)
 	return door, lastGood{}, err
 }
 
@@ -150,6 +174,11 @@ func (t *term) agent(ctx context.Context, file string) error {
 		return agentRunning(t, err)
 	}
 	defer server.Close()
+	carried := carrier(c)
+	// Before the fence is one that does not know them.
+	if err := carried.Forget(); err != nil {
+		log.Error("taking addresses of an agent before off their interfaces: " + err.Error())
+	}
 	door, good, err := t.raise(c)
 	if err != nil {
 		return err
@@ -192,16 +221,13 @@ func (t *term) raise(c *cluster.Config) (*fence.Fence, lastGood, error) {
 
 // newNode makes an agent. It can speak until silent is done.
 func newNode(silent context.Context, c *cluster.Config, parts cluster.Parts, door *fence.Fence) (agent *cluster.Agent, err error) {
-	interfaces := map[netip.Addr]string{}
-	for _, a := range c.Addresses {
-		interfaces[a.Addr] = a.Interface
-	}
+	interfaces := interfaces(c)
 	conflict := func(a netip.Addr, by net.HardwareAddr) { agent.Conflict(a, by.String()) }
 	if parts.Voice, err = speak.New(silent, announceOptions(c, parts.Log, door, conflict), interfaces); err != nil {
 		return nil, err
 	}
 	if *c.OnInterface {
-		parts.Carrier = cluster.Interfaces(interfaces)
+		parts.Carrier = carrier(c)
 	}
 	if len(c.Checks) > 0 {
 		parts.Health = func(ctx context.Context, fn func(string, bool, string)) { health.Run(ctx, checks(c), fn) }

@@ -72,6 +72,23 @@ func announceOptions(c *cluster.Config, log *slog.Logger, door *fence.Fence, con
 	}
 }
 
+// interfaces are those of the addresses.
+func interfaces(c *cluster.Config) map[netip.Addr]string {
+	list := map[netip.Addr]string{}
+	for _, a := range c.Addresses {
+		list[a.Addr] = a.Interface
+	}
+	return list
+}
+
+// carrier has the addresses that the agent puts on interfaces, which may be none.
+func carrier(c *cluster.Config) cluster.Interfaces {
+	if !*c.OnInterface {
+		return nil
+	}
+	return interfaces(c)
+}
+
 func checks(c *cluster.Config) map[string]health.Check {
 	out := map[string]health.Check{}
 	for name, k := range c.Checks {
@@ -85,6 +102,8 @@ func agentSocket(dir string, cookie uint64) string {
 	return filepath.Join(dir, "agent-"+strconv.FormatUint(cookie, 10)+".sock")
 }
 
+var errOtherAgent = errors.New("another process is the agent of this network namespace already; postern vips asks it")
+
 // onlyAgent makes this process the network namespace's only agent, or fails. Two would share an
 // instance, and so a lease. The name is an abstract one (unix(7)), which belongs to the network namespace:
 // a lock in a file system would not be seen from a container with another one.
@@ -92,7 +111,7 @@ func onlyAgent() (io.Closer, error) {
 	const name = "@postern-agent"
 	l, err := net.Listen("unix", name)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, &exitError{exitMachine, errors.New("another process is the agent of this network namespace already; postern vips asks it")}
+		return nil, &exitError{exitMachine, errOtherAgent}
 	}
 	if err != nil {
 		return nil, &exitError{exitMachine, fmt.Errorf("making this the namespace's only agent: %w", err)}

@@ -7,15 +7,19 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/cluster"
+	"github.com/postern-fw/postern/integration/lab/labtest"
 	"github.com/postern-fw/postern/internal/control"
 	"github.com/postern-fw/postern/kernel"
 )
@@ -112,6 +116,42 @@ func TestAgentUsage(t *testing.T) {
 		if code := term.run(t.Context(), c.args); code != c.code || !strings.Contains(errs.String(), c.says) {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
+	}
+}
+
+// TestAgentFence: what puts the fence in force at boot leaves the policy of an agent that runs as it is.
+func TestAgentFence(t *testing.T) {
+	if os.Geteuid() != 0 {
+		labtest.Cannot(t, "needs root for a network namespace of its own: the agent's name belongs to one")
+	}
+	runtime.LockOSThread() // the thread ends with the test, and the namespace with it
+	must(t, unix.Unshare(unix.CLONE_NEWNET))
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	must(t, os.WriteFile(file, []byte("node: n1\ninterface: eth0\naddresses: [{address: 192.0.2.1}]\n"), 0o600))
+	f := newFake()
+	fence := func() (code int, said string) {
+		t.Helper()
+		var out bytes.Buffer
+		term := newTerm(strings.NewReader(""), &out, &out)
+		f.around(t.TempDir())(term)
+		code = term.run(t.Context(), []string{"agent", "fence", "--config", file})
+		return code, out.String()
+	}
+	if code, said := fence(); code != 0 || f.applied != 1 {
+		t.Fatalf("at boot: %d %s, %d policies", code, said, f.applied)
+	}
+	agent, err := onlyAgent()
+	must(t, err)
+	if code, said := fence(); code != 0 || f.applied != 1 || !strings.Contains(said, "nothing is changed") {
+		t.Errorf("beside an agent: %d %s, %d policies", code, said, f.applied)
+	}
+	must(t, f.Flush())
+	if code, said := fence(); code != exitMachine || f.applied != 1 || !strings.Contains(said, "start the agent anew") {
+		t.Errorf("beside one whose policy is gone: %d %s, %d policies", code, said, f.applied)
+	}
+	must(t, agent.Close())
+	if code, said := fence(); code != 0 || f.applied != 2 {
+		t.Errorf("after it: %d %s, %d policies", code, said, f.applied)
 	}
 }
 

@@ -78,6 +78,38 @@ func TestAlone(t *testing.T) {
 	}
 }
 
+// TestUnconfigured: an address that left the configuration while the agent was killed is not on the interface any more when another
+// agent has begun. Beside one that runs, `agent fence` leaves the fence as it is.
+func TestUnconfigured(t *testing.T) {
+	parallel(t)
+	o := options(t)
+	o.Nodes, o.Members, o.Config = 1, 0, quick("10.8.1.1", "10.8.1.2")
+	s := newSite(t, o)
+	vips, n := addresses(2), s.Nodes[0]
+	must(t, n.Start())
+	has := func(i int) bool {
+		has, err := n.Has(vips[i])
+		must(t, err)
+		return has
+	}
+	eventually(t, 10*time.Second, "it holds both", func() bool { return has(0) && has(1) })
+	n.Agent.Kill()
+	must(t, n.Configure(quick("10.8.1.2")))
+	if !has(0) {
+		t.Fatal("the killed agent has taken its address with it")
+	}
+	must(t, n.Start())
+	eventually(t, 10*time.Second, "the address is gone", func() bool { return !has(0) })
+	eventually(t, 10*time.Second, "the other one is there", func() bool { return has(1) && s.speaker(vips[1], 0) == "n1" })
+	before, err := n.Host().Status()
+	must(t, err)
+	code, said, err := n.Postern("agent", "fence", "--config", n.Config)
+	after, bad := n.Host().Status()
+	if err != nil || bad != nil || code != 0 || after.Generation != before.Generation {
+		t.Errorf("agent fence beside the agent: %d %s %v %v, generation %d after %d", code, said, err, bad, after.Generation, before.Generation)
+	}
+}
+
 // TestReturns: a node that was cut off from etcd has its share again within a lease time.
 func TestReturns(t *testing.T) {
 	parallel(t)

@@ -185,13 +185,17 @@ func (s *site) relay(config string, args ...string) *labtest.Program {
 	return g
 }
 
+// control is a client of the control socket.
+func (s *site) control() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", s.dir+"/relay.db.sock")
+	}}}
+}
+
 // ask does a request on the control socket.
 func (s *site) ask(path string) *json.Decoder {
 	s.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", s.dir+"/relay.db.sock")
-	}}}
-	r, err := c.Get("http://relay" + path)
+	r, err := s.control().Get("http://relay" + path)
 	must(s.t, err)
 	s.t.Cleanup(func() { r.Body.Close() })
 	return json.NewDecoder(r.Body)

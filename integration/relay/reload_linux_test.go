@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-fw/postern/integration/lab/labtest"
+	"github.com/postern-fw/postern/kernel"
 )
 
 // rewrite puts another configuration in the place of the relay's.
@@ -91,6 +93,46 @@ func TestReload(t *testing.T) {
 	s.relay(config, "--quiet")
 	s.eventually("it is not any more", func() bool { return !s.has("10.1.9.3") })
 	s.missing("in the firewall", s.inForce(), c.given())
+}
+
+// TestPolicies: a set that a flush has emptied is filled again, and what is released while a policy without the set is on trial
+// is not in force when the one before comes back.
+func TestPolicies(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.guard("relay-guard.yaml", unlimited...)
+	stub(t, s.up)
+	apply := func(text string, trial time.Duration) {
+		t.Helper()
+		_, err := s.host.Apply(kernel.Source{Name: "p", Text: []byte(text)}, kernel.ApplyOptions{Confirm: trial})
+		must(t, err)
+	}
+	guard := strings.NewReplacer(unlimited...).Replace(labtest.Example(t, "relay-guard.yaml"))
+	g := s.relay(s.config(allSegments, "set: bindings\nbpffs: "+s.host.Root), "--quiet")
+	c := newCrowd(t, s.segments[0])
+	c.ask()
+	s.eventually("the client has its address", func() bool { return len(c.given()) == 1 && s.has(c.given()[0]) })
+	ip := c.given()[0]
+	must(t, s.host.Flush())
+	apply(guard, 0)
+	if s.has(ip) {
+		t.Fatal("the set is not emptied by a flush")
+	}
+	s.eventually("the set is filled again", func() bool { return s.has(ip) })
+
+	apply("policy: bare\nguard: [{interfaces: [seg1]}]\ndefault: accept\n", time.Minute)
+	g.Says(t, "no policy in force has the set") // from then on changes wait
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://relay/bindings/"+ip, nil)
+	must(t, err)
+	answer, err := s.control().Do(r)
+	must(t, err)
+	answer.Body.Close()
+	s.eventually("the binding is gone", func() bool { return len(s.bindings()) == 0 })
+	time.Sleep(11 * time.Second) // the relay looks for what it has to do every 10
+	must(t, s.host.Rollback())
+	if s.has(ip) {
+		t.Error("what was released is in force again")
+	}
 }
 
 func (s *site) read(file string) string {

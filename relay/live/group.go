@@ -1,6 +1,10 @@
 package live
 
-import "github.com/postern-fw/postern/relay/binding"
+import (
+	"time"
+
+	"github.com/postern-fw/postern/relay/binding"
+)
 
 // Group is the sets that hold the same bindings, such as one for clients' ports and one
 // for the way out. It belongs to one goroutine.
@@ -8,6 +12,31 @@ type Group struct {
 	Sets []*Set
 	// leaving are bindings that have ended and may still be in one of them.
 	leaving []binding.Binding
+	// force is the policy that was in force at the last Look.
+	force struct {
+		generation uint64
+		since      time.Time
+	}
+}
+
+// Look finds out whether another policy has come into force, whose sets may lack bindings, as after a flush.
+// Where that is not known they may as well.
+func (g *Group) Look() {
+	if len(g.Sets) == 0 {
+		return
+	}
+	status, err := g.Sets[0].sets.Status()
+	if err != nil {
+		for _, s := range g.Sets {
+			s.behind = true
+		}
+		return
+	}
+	changed := status.Generation != g.force.generation || !status.Since.Equal(g.force.since)
+	g.force.generation, g.force.since = status.Generation, status.Since
+	for _, s := range g.Sets {
+		s.look(changed, status.Pending != nil && !status.Pending.RolledBack)
+	}
 }
 
 // Behind says that one of the sets may lack bindings, or have some that have ended.
@@ -50,7 +79,7 @@ func (g *Group) Sync(all []binding.Binding) (left []binding.Binding) {
 
 func (g *Group) left() (list []binding.Binding) {
 	for _, s := range g.Sets {
-		if len(s.leaving) > 0 {
+		if len(s.leaving)+len(s.gone) > 0 {
 			return nil
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 // Sets are the sets of the firewall in force: kernel.Host has them.
 type Sets interface {
+	Status() (*kernel.Status, error)
 	Sets() ([]kernel.SetInfo, error)
 	AddToSet(set string, deadline int64, elements ...[]string) error
 	DeleteFromSet(set string, elements ...[]string) (deleted int, err error)
@@ -36,8 +37,10 @@ type Set struct {
 	parts  []string
 	behind bool
 	failed string
-	// leaving are bindings that have ended and may still be in the set.
-	leaving []binding.Binding
+	// leaving are bindings that have ended and may still be in the set; gone are those that have left it while a policy was on trial:
+	// the one before, which may come back, has a set of its own.
+	leaving, gone []binding.Binding
+	trial         bool
 }
 
 // New takes a set by its name. It need not be there yet.
@@ -126,8 +129,33 @@ func (s *Set) leave() error {
 			return err
 		}
 	}
-	s.leaving = nil
+	s.left()
 	return nil
+}
+
+// leaveBefore is leave where the policy in force has no such set: the one to which the kernel may go back can have it.
+func (s *Set) leaveBefore() {
+	if s.trial && s.parts != nil {
+		_ = s.leave() // that there is no set is known, and that the one before may have other types
+	}
+	s.left()
+}
+
+// left is that what was leaving is not in the set any more.
+func (s *Set) left() {
+	if s.trial {
+		s.gone = append(s.gone, s.leaving...)
+	}
+	s.leaving = nil
+}
+
+// look takes note of a policy that has come into force. What has left the set while one was on trial leaves it once more
+// when that is over, whichever came of it.
+func (s *Set) look(changed, trial bool) {
+	s.behind = s.behind || changed
+	if s.trial = trial; !trial && len(s.gone) > 0 {
+		s.leaving, s.gone, s.behind = append(s.leaving, s.gone...), nil, true
+	}
 }
 
 // ends are elements by their deadline.
@@ -160,7 +188,7 @@ func (s *Set) Sync(all []binding.Binding) {
 func (s *Set) sync(all []binding.Binding) error {
 	err := s.learn()
 	if errors.Is(err, kernel.ErrNothing) || errors.Is(err, kernel.ErrNoSet) {
-		s.leaving = nil // there is nothing to leave
+		s.leaveBefore()
 	}
 	if err != nil {
 		return err

@@ -19,6 +19,14 @@ type fake struct {
 	elements map[string]int64
 	err      error
 	deleted  int
+	status   kernel.Status
+	// before is what the set of the policy has to which the kernel may go back.
+	before map[string]int64
+}
+
+func (f *fake) Status() (*kernel.Status, error) {
+	s := f.status
+	return &s, f.err
 }
 
 func (f *fake) Sets() ([]kernel.SetInfo, error) {
@@ -36,6 +44,7 @@ func (f *fake) DeleteFromSet(_ string, elements ...[]string) (int, error) {
 	for _, e := range elements {
 		f.deleted++
 		delete(f.elements, strings.Join(e, " "))
+		delete(f.before, strings.Join(e, " "))
 	}
 	return len(elements), f.err
 }
@@ -162,4 +171,96 @@ func TestLeave(t *testing.T) {
 	if left := g.Sync(nil); len(left) != 1 || len(hosts.leaving) != 0 {
 		t.Errorf("of a set that is not there: left %v", left)
 	}
+}
+
+// tick is what the relay does now and then.
+func tick(g *Group, all ...binding.Binding) (left []binding.Binding) {
+	if g.Look(); g.Behind() {
+		left = g.Sync(all)
+	}
+	return left
+}
+
+// A set that was emptied by another policy is filled again; one that the same policy has is not looked through.
+func TestAnotherPolicy(t *testing.T) {
+	f, s := newFake("ipv4")
+	g := &Group{Sets: []*Set{s}}
+	one := bind(1, 600)
+	since := time.Now()
+	f.status = kernel.Status{Enforcing: true, Generation: 1, Since: since}
+	tick(g, one)
+	clear(f.elements)
+	if tick(g, one); f.has() != "" {
+		t.Errorf("%q, though nothing has changed", f.has())
+	}
+	f.status.Since = since.Add(time.Second) // flush, and apply
+	if tick(g, one); f.has() != "10.1.0.1" {
+		t.Errorf("after another policy: %q", f.has())
+	}
+	clear(f.elements)
+	f.err = errors.New("it fails")
+	if tick(g, one); !s.Behind() {
+		t.Error("not behind, though nobody knows what is in force")
+	}
+	f.err = nil
+	f.status.Generation = 2
+	if tick(g, one); f.has() != "10.1.0.1" {
+		t.Errorf("after another generation: %q", f.has())
+	}
+}
+
+// What has ended while a policy was on trial is not in the set of the one before when that comes back, and is remembered until then.
+func TestTrial(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// on and off are what the trial does to the set.
+		on, off func(*fake)
+	}{
+		{"a policy without the set", func(f *fake) { f.err = nil; f.types = nil }, func(f *fake) { f.types = []string{"ipv4"} }},
+		{"one with another set", func(f *fake) { f.types = []string{"mac"} }, func(f *fake) { f.types = []string{"ipv4"} }},
+	} {
+		for _, known := range []bool{true, false} {
+			f, s := newFake("ipv4")
+			s.sets = noSet{f}
+			g := &Group{Sets: []*Set{s}}
+			one, two := bind(1, 0xffffffff), bind(2, 0xffffffff)
+			f.status = kernel.Status{Enforcing: true, Generation: 1}
+			if known {
+				tick(g, one, two)
+			}
+			f.before = map[string]int64{"10.1.0.1": 0, "10.1.0.2": 0}
+			c.on(f)
+			f.status = kernel.Status{Enforcing: true, Generation: 2, Pending: &kernel.Pending{}}
+			tick(g, one, two)
+			if left := g.Change([]binding.Binding{one}, []binding.Change{{Binding: one, Gone: true}}); left != nil {
+				t.Errorf("%s, %t: %v is forgotten while it may be in the set before", c.name, known, left)
+			}
+			if left := tick(g, two); left != nil {
+				t.Errorf("%s, %t: %v is forgotten while it may be in the set before", c.name, known, left)
+			}
+			c.off(f)
+			f.elements, f.status = f.before, kernel.Status{Enforcing: true, Generation: 1}
+			if left := tick(g, two); len(left) != 1 || f.has() != "10.1.0.2" {
+				t.Errorf("%s, %t: back with %q, left %v", c.name, known, f.has(), left)
+			}
+		}
+	}
+}
+
+// noSet is a policy in force that has no set while the fake has no types.
+type noSet struct{ *fake }
+
+func (n noSet) Sets() ([]kernel.SetInfo, error) {
+	if n.types == nil {
+		return []kernel.SetInfo{{Name: "other"}}, nil
+	}
+	return n.fake.Sets()
+}
+
+func (n noSet) DeleteFromSet(set string, elements ...[]string) (int, error) {
+	k, err := n.fake.DeleteFromSet(set, elements...)
+	if n.types == nil {
+		return k, kernel.ErrNoSet
+	}
+	return k, err
 }
