@@ -15,7 +15,7 @@ func For(e Expr, k Kind) (left Expr, always, never bool) {
 		for _, x := range e.X {
 			negated = append(negated, &Not{x})
 		}
-		left, always, never = forAll(negated, k)
+		_, always, never = forAll(negated, k)
 		if always || never {
 			return nil, never, always
 		}

@@ -88,14 +88,17 @@ func (m *Message) Decode(b []byte) {
 	m.scan()
 }
 
-// scan walks the options field, and then file and sname if it says so: what
-// stands in them cannot decide whether they are read.
+// scan goes over the options.
 func (m *Message) scan() {
-	options := m.b[fixedLen+cookieLen:]
-	if m.scanPlain(options) {
-		return
+	if !m.scanPlain(m.b[fixedLen+cookieLen:]) {
+		m.scanFields()
 	}
-	ended := m.scanField(options, true)
+}
+
+// scanFields walks the options field, and then file and sname if it says so: what
+// stands in them cannot decide whether they are read.
+func (m *Message) scanFields() {
+	ended := m.scanField(m.b[fixedLen+cookieLen:], true)
 	over := m.Overload
 	if over&1 != 0 {
 		ended = m.scanField(m.b[108:fixedLen], false) && ended

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"bytes"
 	"encoding/hex"
+	"reflect"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -138,6 +139,12 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m Message
 		m.Decode(b)
+		if m.HasCookie {
+			slow := Message{b: b, HasCookie: true}
+			if slow.scanFields(); !reflect.DeepEqual(slow, m) {
+				t.Fatalf("%+v, field by field %+v", m, slow)
+			}
+		}
 		if m.Malformed != CauseNone || !m.HasCookie || m.Overload != 0 {
 			return
 		}
