@@ -160,6 +160,12 @@ func (p *Policies) Drive(ctx context.Context, lease int64) error {
 	return err
 }
 
+// Unseat implements policy.Store.
+func (p *Policies) Unseat(ctx context.Context, driver, revision int64) error {
+	key := p.Prefix + policy.DriverKey
+	return p.commit(ctx, []clientv3.Cmp{p.seen(revision), leaseIs(key, driver)}, []clientv3.Op{clientv3.OpDelete(key)}, policy.ErrConflict)
+}
+
 // Step implements policy.Store.
 func (p *Policies) Step(ctx context.Context, lease, revision int64, r *policy.Rollout) error {
 	ops, err := p.write(r)

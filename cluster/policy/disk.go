@@ -97,6 +97,9 @@ func (d Disk) Save(s *Saved) error {
 		return err
 	}
 	sum := sha256.Sum256(body)
+	if n := len(fileHeader) + 1 + 2*len(sum) + 1 + len(body); n > maxFile {
+		return fmt.Errorf("keeping the last good policy: %d bytes with its elements, at most %d: it is not kept", n, maxFile)
+	}
 	f, err := os.CreateTemp(string(d), fileName+".")
 	if err != nil {
 		return fmt.Errorf("keeping the last good policy: %w", err)

@@ -10,6 +10,8 @@ var (
 	ErrConflict = errors.New("somebody else was faster")
 	// ErrNoVersion is matched where a version is not there.
 	ErrNoVersion = errors.New("there is no such version")
+	// ErrNotRead is matched where a version is there and cannot be read.
+	ErrNotRead = errors.New("it cannot be read")
 	// ErrPresent is matched where a node is there that was to be forgotten.
 	ErrPresent = errors.New("the node is there: it would report again")
 	// ErrTooLarge is matched where a policy is larger than a key may be.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,8 @@ type Store interface {
 	ReportAnew(ctx context.Context, lease int64, r *Report) error
 	// Drive makes the node the driver, if there is none.
 	Drive(ctx context.Context, lease int64) error
+	// Unseat ends that a lease makes its node the driver, if nothing has changed since a revision.
+	Unseat(ctx context.Context, driver, revision int64) error
 	// Step writes the next step of a roll-out, if nothing has changed since a revision and the node is the driver.
 	Step(ctx context.Context, lease, revision int64, r *Rollout) error
 	// Remaining is what remains of a lease, 0 if it is over.
@@ -80,7 +83,8 @@ type Node struct {
 	trial   *trial
 	texts   map[ID]*Version
 	proved  map[ID]bool
-	asking  bool // for a text
+	asking  bool  // for a text
+	ask     int64 // when one is asked for again
 	saved   *Saved
 	told    told
 	drives  driving
@@ -123,7 +127,7 @@ func (n *Node) Run(ctx context.Context) error {
 				for _, why := range n.state.Learn(reset, keys) {
 					n.Log.Error("what stands in etcd is not taken: " + why)
 				}
-				n.sets.changed, n.sets.followed = true, true
+				n.followed(reset, keys)
 			})
 		})
 	}()
@@ -142,6 +146,14 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		}
 		tick.Reset(n.reconcile(ctx))
+	}
+}
+
+// followed notes what keys that were learned mean for the sets.
+func (n *Node) followed(reset bool, keys []Key) {
+	n.sets.followed = true
+	if reset || slices.ContainsFunc(keys, func(k Key) bool { return strings.HasPrefix(k.Name, SetsKey) }) {
+		n.sets.changed, n.sets.listed = true, true
 	}
 }
 
@@ -180,7 +192,7 @@ func (n *Node) reconcile(ctx context.Context) time.Duration {
 	n.keep()
 	n.InForce.Store(n.current.Number)
 	if r := n.state.Rollout; r != nil {
-		n.Wanted.Store(r.Target(n.Name).Number)
+		n.Wanted.Store(n.target(r).Number)
 	}
 	if n.member() {
 		n.tell(ctx)
@@ -194,10 +206,10 @@ func (n *Node) reconcile(ctx context.Context) time.Duration {
 
 // take begins to take the wanted version.
 func (n *Node) take(ctx context.Context, r *Rollout) {
-	want := r.Target(n.Name)
+	want := n.target(r)
 	if want == n.current {
 		// What became of a version is told as long as that is the latest.
-		if a := n.attempt; a != nil && a.Error != "" && (a.ID == want || a.ID != r.ID) {
+		if a := n.attempt; a == nil || a.ID != r.ID && a.ID != want || a.Error != "" && a.ID == want {
 			n.attempt = &Attempt{ID: want}
 		}
 		return
@@ -213,21 +225,36 @@ func (n *Node) take(ctx context.Context, r *Rollout) {
 		n.put(v, want)
 		return
 	}
-	if n.asking {
+	if n.asking || n.now < n.ask {
 		return
 	}
 	n.asking = true
 	async(ctx, n, func(ctx context.Context) (*Version, error) { return n.Store.Version(ctx, want.Number) }, func(v *Version, err error) {
 		n.asking = false
 		switch {
-		case err == nil && v.ID() != want:
-			err = fmt.Errorf("%s holds another text than the one that is rolled out", Numbered(PoliciesKey, want.Number))
-		case err == nil:
+		case err == nil && v.ID() == want:
 			n.remember(v)
-			return
+		case err == nil:
+			n.failed(want, fmt.Errorf("%s holds another text than the one that is rolled out", Numbered(PoliciesKey, want.Number)))
+		case errors.Is(err, ErrNoVersion), errors.Is(err, ErrNotRead):
+			n.failed(want, err)
+		default:
+			// etcd may answer in a moment. When it does not, the roll-out fails for its patience.
+			n.ask = n.now + int64(time.Second)
+			n.Log.Warn(fmt.Sprintf("reading version %d of the cluster's policy: %v", want.Number, err))
 		}
-		n.failed(want, err)
 	})
+}
+
+// target is the version that the node is to have now. Where etcd knows of no good one, because it was emptied, that
+// is the one that the node has kept: it does not go from a policy to none, nor from a new one that failed.
+func (n *Node) target(r *Rollout) ID {
+	want := r.Target(n.Name)
+	if want.Number == 0 && n.saved != nil {
+		want = n.saved.Version.ID()
+		n.texts[want] = &n.saved.Version
+	}
+	return want
 }
 
 // remember keeps the texts that may be needed again.
@@ -283,7 +310,7 @@ func (n *Node) inForce(v *Version, id ID) {
 func (n *Node) try(ctx context.Context) {
 	t, age := n.trial, time.Duration(n.now-n.trial.began)
 	switch r := n.state.Rollout; {
-	case r.Target(n.Name) != t.id:
+	case n.target(r) != t.id:
 		n.back("it is not wanted any more")
 	case t.proved:
 		if err := n.Enforcer.Confirm(); errors.Is(err, kernel.ErrNotPending) {
@@ -314,7 +341,13 @@ func (n *Node) try(ctx context.Context) {
 func (n *Node) back(why string) {
 	t := n.trial
 	n.trial = nil
-	if err := n.Enforcer.Rollback(); err != nil && !errors.Is(err, kernel.ErrNotPending) {
+	err := n.Enforcer.Rollback()
+	if errors.Is(err, kernel.ErrNotPending) {
+		// The kernel went back by itself, or somebody confirmed the trial by hand: what is in force after this
+		// is certain.
+		err = n.Enforcer.Apply(n.version, 0)
+	}
+	if err != nil {
 		// The kernel does it when the time is over.
 		why += "; going back: " + err.Error()
 	}
@@ -325,16 +358,13 @@ func (n *Node) back(why string) {
 // keep writes what is in force to disk, if it is the cluster's last good version.
 func (n *Node) keep() {
 	r := n.state.Rollout
-	if r == nil || n.trial != nil || n.version == nil || n.current != r.Good {
+	if r == nil || n.trial != nil || n.version == nil || n.current != r.Good || n.now < n.sets.save {
+		return
+	}
+	if n.saved != nil && n.saved.Version.ID() == n.current && !n.sets.unsaved {
 		return
 	}
 	elements := n.sets.lasting()
-	if n.saved != nil && n.saved.Version.ID() == n.current && slices.EqualFunc(n.saved.Elements, elements, func(a, b Element) bool { return a.Key() == b.Key() }) {
-		return
-	}
-	if n.now < n.sets.save {
-		return
-	}
 	s := &Saved{Version: *n.version, Elements: elements}
 	if err := n.Disk.Save(s); err != nil {
 		n.sets.save = n.now + again
@@ -342,7 +372,7 @@ func (n *Node) keep() {
 		return
 	}
 	n.fault("disk", nil)
-	n.saved = s
+	n.saved, n.sets.unsaved = s, false
 }
 
 // fault notes what is wrong with something, nil for nothing.

@@ -26,6 +26,11 @@ type world struct {
 	reports  []*Report
 	steps    []*Rollout
 
+	read            error // of a text, once
+	unseated        []int64
+	adds            int
+	refusesElements error
+
 	inForce, before string
 	pending         bool
 	refuses         error // of Apply
@@ -47,6 +52,10 @@ func (w *world) enforcer() Enforcer { return fakeEnforcer{w} }
 
 func (w *world) Follow(context.Context, func(bool, []Key)) error { return nil }
 func (w *world) Version(_ context.Context, n uint64) (*Version, error) {
+	if err := w.read; err != nil {
+		w.read = nil
+		return nil, err
+	}
 	if v := w.versions[n]; v != nil {
 		return v, nil
 	}
@@ -58,6 +67,10 @@ func (w *world) Report(_ context.Context, _ int64, r *Report) error {
 }
 func (w *world) ReportAnew(context.Context, int64, *Report) error { return w.anew }
 func (w *world) Drive(context.Context, int64) error               { return nil }
+func (w *world) Unseat(_ context.Context, driver, _ int64) error {
+	w.unseated = append(w.unseated, driver)
+	return nil
+}
 func (w *world) Step(_ context.Context, _, _ int64, r *Rollout) error {
 	w.steps = append(w.steps, r)
 	return nil
@@ -95,6 +108,9 @@ func (e fakeEnforcer) Rollback() error {
 func (e fakeEnforcer) Status() (*kernel.Status, error) { return &kernel.Status{}, nil }
 func (e fakeEnforcer) Rules() ([]kernel.Rule, error)   { return nil, nil }
 func (e fakeEnforcer) AddToSet(set string, deadline int64, elements ...[]string) error {
+	if e.adds++; e.refusesElements != nil {
+		return e.refusesElements
+	}
 	for _, x := range elements {
 		e.set[set+" "+x[0]] = deadline
 	}
@@ -127,7 +143,7 @@ func (w *world) learn(keys ...Key) {
 	if bad := w.state.Learn(false, keys); bad != nil {
 		w.t.Fatal(bad)
 	}
-	w.sets.changed, w.sets.followed = true, true
+	w.followed(false, keys)
 }
 
 // pass lets time pass, and the node do what it does meanwhile.

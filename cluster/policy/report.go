@@ -81,12 +81,16 @@ func ParseReport(node string, value []byte) (*Report, error) {
 
 // fit cuts a report to what ParseReport takes.
 func (r *Report) fit() {
+	if more := len(r.Interfaces) - maxInterfaces; more > 0 {
+		r.Faults = append([]string{fmt.Sprintf("%d more interfaces than can be shown here: postern status there shows them", more)}, r.Faults...)
+	}
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	for i := range r.Faults {
 		r.Faults[i] = Shown(r.Faults[i], 512)
 	}
 	r.Interfaces = r.Interfaces[:min(len(r.Interfaces), maxInterfaces)]
 	for i := range r.Interfaces {
+		r.Interfaces[i].Name = Shown(r.Interfaces[i].Name, 16)
 		r.Interfaces[i].Fault = Shown(r.Interfaces[i].Fault, 256)
 	}
 	if r.Attempt != nil {

@@ -18,15 +18,23 @@ var Reserved = []string{"vips", "addresses"}
 
 // sets is what a node knows of the elements of the cluster.
 type sets struct {
-	// changed says that the sets may not be as they should; followed that etcd told which elements there are.
-	changed, followed bool
+	// changed says that the sets may not be as they should; followed that etcd told which elements there are, and listed
+	// that it told of others since permanent was made.
+	changed, followed, listed bool
+	again                     int64 // when it is tried again, 0 if all went well
 	// permanent are those from the disk, until then.
 	permanent map[string]Element
 	ends      map[int64]end // of leases
 	asking    map[int64]bool
 	added     map[string]addition // by key
 	in        ID                  // the version into whose sets they were added
+	unsaved   bool                // permanent is not what the disk has
 	save      int64               // when the disk is written to again
+
+	// The policy that was parsed last, and how often one was.
+	parsed   *firewall.Policy
+	parsedID ID
+	parses   int
 }
 
 // end is when a lease is over here, and when to ask for it again.
@@ -58,17 +66,15 @@ func (n *Node) syncSets(ctx context.Context) {
 	if n.trial != nil {
 		in, id = n.trial.version, n.trial.id
 	}
+	if s.again != 0 && n.now >= s.again {
+		s.changed, s.again = true, 0
+	}
 	if !s.changed {
 		return
 	}
 	s.changed = false
-	if s.followed {
-		s.permanent = map[string]Element{}
-		for k, e := range n.state.Elements {
-			if e.Lease == 0 {
-				s.permanent[k] = e
-			}
-		}
+	if s.followed && s.listed {
+		s.list(n.state.Elements)
 	}
 	if in == nil {
 		s.added = map[string]addition{}
@@ -82,11 +88,35 @@ func (n *Node) syncSets(ctx context.Context) {
 		}
 		s.in = id
 	}
-	p, _, err := firewall.Parse("", []byte(in.Text))
-	if err != nil {
-		return // it is in force
+	p := s.policy(in, id)
+	if p == nil {
+		return
 	}
-	n.fault("sets", errors.Join(n.removeElements(), n.addElements(p)))
+	n.fault("sets", errors.Join(n.removeElements(p), n.addElements(p)))
+}
+
+// list takes in which elements there are.
+func (s *sets) list(elements map[string]Element) {
+	was := s.permanent
+	s.permanent, s.listed = map[string]Element{}, false
+	for k, e := range elements {
+		if e.Lease == 0 {
+			s.permanent[k] = e
+			_, there := was[k]
+			s.unsaved = s.unsaved || !there
+		}
+	}
+	s.unsaved = s.unsaved || len(was) != len(s.permanent)
+}
+
+// policy is a version's, parsed once. It is in force, so it can be.
+func (s *sets) policy(v *Version, id ID) *firewall.Policy {
+	if s.parsed == nil || s.parsedID != id {
+		s.parsed, _, _ = firewall.Parse("", []byte(v.Text))
+		s.parsedID = id
+		s.parses++
+	}
+	return s.parsed
 }
 
 // wanted are the elements that there are to be now.
@@ -103,17 +133,22 @@ func (n *Node) wanted() map[string]addition {
 	return out
 }
 
-func (n *Node) removeElements() (err error) {
+// removeElements takes out what is not wanted any more, but for what the policy has itself, or cannot have.
+func (n *Node) removeElements(p *firewall.Policy) (err error) {
 	want := n.wanted()
 	for k, a := range n.sets.added {
 		if _, stays := want[k]; stays {
+			continue
+		}
+		if declared, wrong := fits(p, a.Element); declared || wrong != nil {
+			delete(n.sets.added, k)
 			continue
 		}
 		_, e := n.Enforcer.DeleteFromSet(a.Set, a.Parts)
 		if e == nil || errors.Is(e, kernel.ErrNoSet) || errors.Is(e, kernel.ErrNothing) {
 			delete(n.sets.added, k)
 		} else {
-			n.sets.changed = true
+			n.sets.again = n.now + int64(time.Second)
 			err = fmt.Errorf("set %s: %w", a.Set, e)
 		}
 	}
@@ -148,6 +183,7 @@ func (n *Node) addElements(p *firewall.Policy) error {
 		}
 		if err := n.Enforcer.AddToSet(b.set, b.deadline, elements...); err != nil {
 			wrong[b.set] = fmt.Errorf("set %s: %w", b.set, err)
+			n.sets.again = n.now + int64(time.Second)
 			continue
 		}
 		for _, k := range keys {

@@ -118,13 +118,13 @@ func (n *Node) drive(ctx context.Context) {
 		return
 	}
 	var do func(context.Context) error
-	switch n.state.Driver {
+	if d.revision != revision {
+		d.revision, d.since = revision, n.now
+	}
+	switch driver := n.state.Driver; driver {
 	case 0:
 		do = func(ctx context.Context) error { return n.Store.Drive(ctx, lease) }
 	case lease:
-		if d.revision != revision {
-			d.revision, d.since = revision, n.now
-		}
 		next := r.Next(Scene{Present: n.state.Present(), Attempt: n.state.Attempt, Waited: time.Duration(n.now - d.since), Patience: n.Patience, Now: time.Now().UTC().Round(0)})
 		if next == nil {
 			return
@@ -132,7 +132,12 @@ func (n *Node) drive(ctx context.Context) {
 		do = func(ctx context.Context) error { return n.Store.Step(ctx, lease, revision, next) }
 		d.stepped, d.until = revision, n.now+int64(2*time.Second)
 	default:
-		return
+		// It is there, or its key would not be, and does not drive: it hangs, or may not write.
+		if n.now-d.since < 2*int64(n.Patience) || n.now < d.until {
+			return
+		}
+		do = func(ctx context.Context) error { return n.Store.Unseat(ctx, driver, revision) }
+		d.until = n.now + int64(n.Patience)
 	}
 	d.busy = true
 	async(ctx, n, func(ctx context.Context) (any, error) { return nil, do(ctx) }, func(_ any, err error) {

@@ -67,7 +67,7 @@ func ParseVersion(n uint64, value []byte) (*Version, error) {
 		err = errors.Join(line("author", v.Author, 256), line("comment", v.Comment, 1024), line("name", v.Name, 256))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Numbered(PoliciesKey, n), err)
+		return nil, fmt.Errorf("%s: %w: %w", Numbered(PoliciesKey, n), ErrNotRead, err)
 	}
 	return v, nil
 }
