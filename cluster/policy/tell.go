@@ -24,6 +24,9 @@ const every = int64(5 * time.Second)
 // tell reports what has changed.
 func (n *Node) tell(ctx context.Context) {
 	t, lease := &n.told, n.Lease()
+	if n.state.Reports[n.Name] == nil && n.now > t.at+int64(time.Second) {
+		t.report = nil // what was told is not there any more
+	}
 	if t.busy || n.now < t.look && t.lease == lease && n.same() {
 		return
 	}

@@ -35,6 +35,11 @@ that of the good one before the last.`,
 				return err
 			}
 			defer store.Close()
+			if n > 0 { // what is not there calls nothing off
+				if _, err := store.Version(cmd.Context(), n); err != nil {
+					return clusterError(err)
+				}
+			}
 			off, err := store.Abort(cmd.Context(), author())
 			if err != nil {
 				return clusterError(err)

@@ -66,12 +66,26 @@ func TestSets(t *testing.T) {
 	must(t, s.Island(false, n2.Control))
 	s.eventually("it has what was added meanwhile", func() bool { return slices.Contains(s.elements(n2), "10.8.9.7") })
 
-	// All go back to nothing where nothing was before.
+	// etcd emptied: all go on with what they have, also when the first version that is put there fails.
 	s.ask(func(ctx context.Context, c *clientv3.Client) error {
 		_, err := c.Delete(ctx, "/postern/cluster/", clientv3.WithPrefix())
 		return err
 	})
 	s.only("10.8.9.2", "n1", "n2")
+	cut := strings.Replace(blocking("cut", "10.8.9.3"), "[eth0]", "[eth0, etcd0]", 1)
+	cut = strings.Replace(cut, "rules:\n", "rules:\n  - {name: no-etcd, match: ip.dst == 10.9.0.101, verdict: drop}\n", 1)
+	s.eventually("the nodes have reported again", func() bool { return s.status().node("n1").Number > 0 && s.status().node("n2").Number > 0 })
+	if said := s.put(1, cut, "--first", "n1"); !strings.Contains(said, "etcd was not reached") {
+		t.Error(said)
+	}
+	s.only("10.8.9.3")
+	s.only("10.8.9.2", "n1", "n2")
+	if code, _, said := s.cluster("rollback", "999"); code != 1 || !strings.Contains(said, "no such version") {
+		t.Errorf("rollback of what is not there: %d %s", code, said)
+	}
+	s.put(0, blocking("three", "10.8.9.3"), "--first", "n2")
+	s.only("10.8.9.3", "n1", "n2")
+	s.only("10.8.9.2")
 }
 
 // elements are those of the set on a node, sorted.
