@@ -109,9 +109,9 @@ func TestDeclared(t *testing.T) {
 	if _, there := w.set["s 192.0.2.2"]; !there {
 		t.Fatal("it was not added")
 	}
-	two := w.put(2)
+	w.put(2)
 	w.versions[2].Text = strings.Replace(w.versions[2].Text, "[192.0.2.9]", "[192.0.2.9, 192.0.2.2]", 1)
-	two = w.versions[2].ID()
+	two := w.versions[2].ID()
 	w.wants(Rollout{ID: two, Good: two, Stage: Done})
 	w.pass(4 * time.Second)
 	w.expect("2", "")
