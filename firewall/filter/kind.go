@@ -46,8 +46,8 @@ func isPlainARP(b []byte) bool {
 
 // setPlainARP is decodeLayers for a frame of KindARP. What it sets stands together, so that it is few steps.
 func (p *Packet) setPlainARP() {
-	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = true, false, false, false, false, true, true, KindARP
-	p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerARP
+	p.kind, p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen = KindARP, true, false, false, false, false, true, true
+	p.Malformed, p.bad, p.shown, p.spare = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerARP, 0
 }
 
 // decodePlainDHCP is decodeLayers for a frame of KindDHCP. For any other it reports false, and has set nothing
@@ -61,7 +61,7 @@ func (p *Packet) decodePlainDHCP(b []byte) bool {
 	if m.Decode(b[dhcpAt:end:end]); m.Malformed != dhcp.CauseNone || !m.HasCookie {
 		return false
 	}
-	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = false, true, false, true, true, false, true, KindDHCP
+	p.kind, p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen = KindDHCP, false, true, false, true, true, false, true
 	p.Malformed, p.bad, p.shown = 0, 0, 1<<LayerFrame|1<<LayerEth|1<<LayerIPv4|1<<LayerUDP|1<<LayerDHCP
 	p.found[LayerEth], p.found[LayerIPv4], p.found[LayerUDP] = span{0, ipv4At}, span{ipv4At, udpAt}, span{udpAt, dhcpAt}
 	p.found[LayerDHCP] = span{dhcpAt, uint32(end)}

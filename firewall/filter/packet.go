@@ -15,17 +15,18 @@ import (
 // A malformed frame stays readable as far as its bytes go, the way Wireshark
 // shows it: what is declared and not there is absent, what is there is not.
 type Packet struct {
+	kind Kind
 	// The Has fields say which views are valid. HasARP holds for RARP as well,
 	// HasIPv4 and HasIPv6 for the outermost network layer alone.
 	HasARP, HasIPv4, HasIPv6, HasUDP, HasDHCP bool
 	// plainARP is true for a sound ARP packet whose addresses all mean what they say, and unseen as long as
 	// views waits to be decoded.
 	plainARP, unseen bool
-	kind             Kind
 	// Malformed is the first cause found, from the outside in.
 	Malformed Cause
 	// bad is a bit for each layer that is malformed, shown one for each that is there.
 	bad, shown uint16
+	spare      uint16 // so that all up to here is two stores where it is known beforehand
 
 	b    []byte
 	meta *Meta
@@ -117,7 +118,7 @@ func (p *Packet) Decode(b []byte, m *Meta) {
 }
 
 func (p *Packet) decodeLayers(b []byte) {
-	p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen, p.kind = false, false, false, false, false, false, false, KindOther
+	p.kind, p.HasARP, p.HasIPv4, p.HasIPv6, p.HasUDP, p.HasDHCP, p.plainARP, p.unseen = KindOther, false, false, false, false, false, false, false
 	p.Malformed, p.bad, p.shown = 0, 0, 0
 	f := &p.views.frame
 	f.Decode(b)
